@@ -1,0 +1,5 @@
+//! x
+pub mod amount;
+pub mod tally;
+pub mod types;
+pub mod window;

@@ -1,0 +1,206 @@
+//! What the journal holds about tenants. Variants and fields are only ever added at the end: the encoding is postcard.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Amount, Limit, MetricType, Micros, Operation, SeriesId, SeriesKey, Shape, Span};
+
+/// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Definition {
+    /// A tenant.
+    BusinessPut(Business),
+    /// A key, hashed.
+    KeyPut(ApiKey),
+    /// A key stops working.
+    KeyDeleted {
+        /// Whose.
+        business_id: String,
+        /// Its name.
+        key_name: String,
+    },
+    /// A customer of a tenant.
+    CustomerPut(Customer),
+    /// A series begins.
+    SeriesCreated(SeriesRecord),
+    /// A series is described anew; identity and number stay.
+    SeriesChanged {
+        /// Which.
+        series: SeriesId,
+        /// The new description.
+        spec: SeriesSpec,
+    },
+    /// A series ends.
+    SeriesDeleted {
+        /// Which.
+        series: SeriesId,
+    },
+    /// A new live period begins (admin reset, or a start with `restore_on_startup: false`).
+    SeriesCut {
+        /// Which.
+        series: SeriesId,
+    },
+    /// The initial value of a repeated POST has been recorded as an update; the same body never will be again.
+    PostRecorded {
+        /// Which.
+        series: SeriesId,
+        /// Hash of the parsed body.
+        body_hash: u128,
+    },
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Business {
+    /// `biz_...`.
+    pub business_id: String,
+    /// Display name.
+    pub business_name: String,
+    /// Contact.
+    pub email: String,
+    /// When it was defined.
+    pub created_at: Micros,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scopes {
+    /// GET and check.
+    pub read: bool,
+    /// Updates, events, proxy.
+    pub ingest: bool,
+    /// The rest.
+    pub manage: bool,
+}
+
+impl Scopes {
+    /// Everything.
+    pub const ALL: Scopes = Scopes { read: true, ingest: true, manage: true };
+}
+
+/// Whom a key acts for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyKind {
+    /// The business.
+    Business,
+    /// One customer.
+    Customer {
+        /// Which.
+        customer_id: String,
+    },
+}
+
+/// A key as it is kept: the hash, never the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Whose.
+    pub business_id: String,
+    /// Its name, unique in the business.
+    pub key_name: String,
+    /// Whom it acts for.
+    pub kind: KeyKind,
+    /// BLAKE3 of the whole key text.
+    pub hash: [u8; 32],
+    /// What it may do.
+    pub scopes: Scopes,
+    /// When it stops working.
+    pub expires_at: Option<Micros>,
+    /// When it was made.
+    pub created_at: Micros,
+}
+
+/// A customer of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Customer {
+    /// Whose.
+    pub business_id: String,
+    /// The tenant's own id for it.
+    pub customer_id: String,
+    /// Display name.
+    pub customer_name: String,
+    /// When it was defined.
+    pub created_at: Micros,
+}
+
+/// A series with its name and number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesRecord {
+    /// Its number.
+    pub series: SeriesId,
+    /// Its name.
+    pub key: SeriesKey,
+    /// Its description.
+    pub spec: SeriesSpec,
+    /// When it was defined.
+    pub created_at: Micros,
+}
+
+/// The description of a series, as a client gave it (API section 2), defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesSpec {
+    /// `metric_type`.
+    pub metric_type: MetricType,
+    /// `operation`.
+    pub operation: Operation,
+    /// `flush_interval`.
+    pub flush_interval: Span,
+    /// `reset_interval`; given or defaulted with `reset`, none otherwise.
+    pub reset_interval: Option<Span>,
+    /// `initial_value`.
+    pub initial_value: Amount,
+    /// `max_event_age` in seconds; none is the server's default.
+    pub max_event_age_secs: Option<u32>,
+    /// `cleanup_after` in days; none is `never`.
+    pub cleanup_after_days: Option<u16>,
+    /// `tags`.
+    pub tags: BTreeMap<String, String>,
+    /// The series' own limit.
+    pub limit: Option<Limit>,
+    /// `notify_at`, percentages.
+    pub notify_at: Vec<u16>,
+    /// `webhook_url`.
+    pub webhook_url: Option<String>,
+    /// `metadata.integrations.supabase.enabled` (or `postgres`).
+    pub stored: bool,
+    /// `metadata.integrations.supabase.batch_interval`.
+    pub batch_interval: Span,
+    /// `metadata.integrations.supabase.restore_on_startup`.
+    pub restore_on_startup: bool,
+    /// `metadata.integrations.stripe`.
+    pub stripe: Option<StripeIntegration>,
+    /// `metadata.custom`, JSON text as it came; `{}` by default.
+    pub custom: String,
+}
+
+impl SeriesSpec {
+    /// What meter must know; `default_max_event_age_secs` is the server's.
+    pub fn shape(&self, default_max_event_age_secs: u32) -> Shape {
+        Shape {
+            operation: self.operation,
+            metric_type: self.metric_type,
+            flush: self.flush_interval,
+            reset: self.reset_interval.unwrap_or(self.flush_interval),
+            initial_value: self.initial_value,
+            batch: self.batch_interval,
+            stored: self.stored,
+            limit: self.limit,
+            max_event_age_secs: self.max_event_age_secs.unwrap_or(default_max_event_age_secs),
+        }
+    }
+}
+
+/// `metadata.integrations.stripe`: kept for the billing exporter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StripeIntegration {
+    /// `enabled`.
+    pub enabled: bool,
+    /// `price_id`.
+    pub price_id: Option<String>,
+    /// `export`: true for `overage`, false for `usage`.
+    pub overage: bool,
+    /// `overage_threshold`.
+    pub overage_threshold: Option<Amount>,
+    /// `scale`.
+    pub scale: Option<Amount>,
+}

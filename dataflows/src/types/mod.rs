@@ -1,0 +1,52 @@
+//! The vocabulary: every word that two rooms share, in one sense each.
+//!
+//! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
+//! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal.
+//! Nothing here computes more than a conversion.
+
+mod definition;
+pub mod packed;
+mod series;
+mod state;
+mod work;
+
+pub use crate::amount::{Amount, AmountError};
+pub use crate::tally::{Reading, Tally};
+pub use crate::window::{Span, Window};
+pub use definition::{
+    ApiKey, Business, Customer, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec, StripeIntegration,
+};
+pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
+pub use state::{PeriodState, SeriesState, WindowState};
+pub use work::{
+    Batch, ClassSet, Command, Decision, EventId, LiveState, NO_REPLY, Outcome, Row, RowKind, Standing, Update, Work,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A moment: whole microseconds since the Unix epoch, UTC. The unit of stamps, event times and window bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Micros(pub i64);
+
+impl Micros {
+    /// Microseconds in a second.
+    pub const PER_SECOND: i64 = 1_000_000;
+
+    /// The moment `seconds` after the Unix epoch.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Micros(seconds * Self::PER_SECOND)
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down.
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(Self::PER_SECOND)
+    }
+
+    /// The first whole second that is not before this moment.
+    pub const fn seconds_up(self) -> i64 {
+        -(-self.0).div_euclid(Self::PER_SECOND)
+    }
+}
+
+/// The number of a group of journal entries under one stamp; the timestamp of the dataflow. Starts at 1.
+pub type Epoch = u64;
