@@ -1,0 +1,269 @@
+//! The engine: durable epochs in, decisions, readings and emissions out.
+//!
+//! ```text
+//! journal ─▶ router (on the writer's thread) ─▶ one queue a worker ─▶ Driver (timely) ─▶ replies to waiting requests
+//!              │ definitions: Registry::apply                            ├─▶ readings, answered between epochs
+//!              ▼                                                         └─▶ batches ─▶ emissions ─▶ Sink
+//!            Sink::project
+//! ```
+//! Invariants: a worker gets its share of the epochs in journal order and whatever is sent behind an epoch sees it; at
+//! most one emission of a batch class is on its way to the store; nothing here waits for I/O. The queues are bounded by
+//! what admission and control let in: every message answers somebody who waits, but for time entries (one a second).
+
+mod emissions;
+mod replay;
+mod router;
+mod snapshot;
+mod worker;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
+
+use dataflows::types::packed::Keyed;
+use dataflows::types::{
+    Amount, ClassSet, Decision, Definition, Epoch, EventId, LiveState, Micros, Row, SeriesId, SeriesState, Span,
+    Standing, Work,
+};
+use tokio::sync::oneshot;
+
+use crate::control::{DefinitionTicket, Registry, SeriesHandle};
+
+pub use emissions::Emission;
+pub use replay::{ReplayError, Replayed, replay};
+pub use router::Router;
+pub use snapshot::{SnapshotError, take_snapshot};
+pub use worker::Workers;
+
+/// Where emissions and definitions go. Neither call blocks.
+pub trait Sink: Send + Sync {
+    /// Everything that changed in one class up to a time entry. The class is not emitted again before `Stored::stored`.
+    fn take(&self, emission: Arc<Emission>);
+    /// A definition epoch, in order.
+    fn project(&self, epoch: Epoch, definitions: Arc<Vec<Definition>>);
+}
+
+/// What the sink tells the engine after a commit.
+pub trait Stored: Send + Sync {
+    /// The emission of the class at that epoch is in the store.
+    fn stored(&self, class: Span, upper: Epoch);
+    /// All definitions up to and including the epoch are in the store.
+    fn definitions_stored(&self, upper: Epoch);
+}
+
+/// Who must know which keys and ids the journal holds: admission's tables.
+pub trait Ledger: Send + Sync {
+    /// A request with an `Idempotency-Key` is in the journal under that stamp.
+    fn keyed(&self, keyed: Keyed, stamp: Micros);
+    /// A remembered id of that series came back at a start, in that generation.
+    fn remembered(&self, series: SeriesId, generation: u64);
+    /// The keys to put into a snapshot, with the stamps they were remembered under.
+    fn keys(&self) -> Vec<(Keyed, Micros)>;
+}
+
+/// What accompanies an append through the journal.
+pub enum Ticket {
+    /// One update.
+    Update(UpdateTicket),
+    /// A definition epoch.
+    Definitions(DefinitionTicket),
+    /// A position to take a snapshot at.
+    Snapshot(SnapshotTicket),
+}
+
+/// One update on its way.
+pub struct UpdateTicket {
+    /// The series and its slot.
+    pub series: SeriesId,
+    /// See `series`.
+    pub slot: u32,
+    /// The event time; none is the arrival.
+    pub event_at: Option<Micros>,
+    /// The amount.
+    pub amount: Amount,
+    /// Its id.
+    pub id: Option<EventId>,
+    /// The key of its request.
+    pub keyed: Option<Keyed>,
+    /// Who waits. Dropped without an answer: the outcome is unknown; told `Err`: nothing was written.
+    pub reply: oneshot::Sender<Result<Decision, crate::journal::Rejected>>,
+}
+
+/// Answered by the router when the journal has come to the barrier.
+pub struct SnapshotTicket {
+    /// Told the position.
+    pub reached: Sender<SnapshotPosition>,
+    /// Where the workers send their series, encoded.
+    pub chunks: SyncSender<snapshot::Chunk>,
+}
+
+/// The position of a snapshot and what the router itself remembers there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPosition {
+    /// All epochs up to and including this one are in.
+    pub epoch: Epoch,
+    /// The last time entry.
+    pub last_time: Micros,
+    /// Classes that are due but not yet emitted.
+    pub pending: ClassSet,
+}
+
+/// How the engine is sized.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Timely workers.
+    pub workers: usize,
+    /// How long ids are remembered, in seconds.
+    pub dedup_horizon_secs: u32,
+}
+
+/// What a worker is told.
+pub(crate) enum Message {
+    /// A share of an epoch of updates, and who waits for item i.
+    Updates(Work, Vec<oneshot::Sender<Result<Decision, crate::journal::Rejected>>>),
+    /// A share of a definition epoch; the last worker that drops its copy completes it.
+    Commands(Work, Arc<router::Completion>),
+    /// A time entry.
+    Time(Work),
+    /// Readings of slots at a moment.
+    Standings(Vec<u32>, Micros, oneshot::Sender<Vec<Option<Standing>>>),
+    /// One series in full.
+    State(u32, oneshot::Sender<Option<SeriesState>>),
+    /// An emission is in the store.
+    Stored(Span, Epoch),
+    /// Export everything as of now.
+    Snapshot(SyncSender<snapshot::Chunk>),
+    /// A start: series and ids of a snapshot.
+    Restore(Vec<(u32, SeriesState)>, Vec<(u64, EventId)>),
+    /// A start: answered when everything before has been applied.
+    Flush(Sender<()>),
+    /// The end.
+    Stop,
+}
+
+/// Sends to one worker and wakes it.
+pub(crate) struct WorkerQueue {
+    pub(crate) sender: Sender<Message>,
+    pub(crate) thread: OnceLock<Thread>,
+}
+
+impl WorkerQueue {
+    pub(crate) fn send(&self, message: Message) {
+        // A closed queue means that the process is stopping: whoever waits for the answer sees it dropped.
+        if self.sender.send(message).is_ok()
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+}
+
+/// Counters that the service shows.
+#[derive(Default)]
+pub struct EngineCounters {
+    /// Updates counted.
+    pub admitted: AtomicU64,
+    /// Updates recognised as repeats.
+    pub duplicates: AtomicU64,
+    /// Updates for deleted series.
+    pub gone: AtomicU64,
+    /// Updates whose window had ended.
+    pub late: AtomicU64,
+    /// Per worker: live series, resident windows, remembered ids, resident bytes.
+    pub resident: Mutex<Vec<[u64; 4]>>,
+}
+
+/// What router, workers and readers share.
+pub struct Shared {
+    pub(crate) registry: Arc<RwLock<Registry>>,
+    pub(crate) queues: Vec<WorkerQueue>,
+    pub(crate) emissions: Mutex<emissions::Emissions>,
+    /// Per worker: when it next wants a time entry; `i64::MAX` never.
+    pub(crate) due: Vec<AtomicI64>,
+    pub(crate) sink: OnceLock<Arc<dyn Sink>>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    /// Tells the journal writer to look at the due times again.
+    pub(crate) wake_journal: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// What the service shows.
+    pub counters: EngineCounters,
+}
+
+impl Shared {
+    pub(crate) fn emissions(&self) -> std::sync::MutexGuard<'_, emissions::Emissions> {
+        self.emissions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wake_journal(&self) {
+        if let Some(wake) = self.wake_journal.get() {
+            wake();
+        }
+    }
+
+    /// The earliest moment at which a worker wants a time entry.
+    pub(crate) fn due_at(&self) -> Option<Micros> {
+        let earliest = self.due.iter().map(|due| due.load(Ordering::Acquire)).min();
+        earliest.filter(|&at| at != i64::MAX).map(Micros)
+    }
+}
+
+impl Stored for Shared {
+    fn stored(&self, class: Span, upper: Epoch) {
+        self.emissions().stored(class, upper);
+        for queue in &self.queues {
+            queue.send(Message::Stored(class, upper));
+        }
+        self.wake_journal();
+    }
+
+    fn definitions_stored(&self, upper: Epoch) {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).projected(upper);
+    }
+}
+
+/// Questions to the owning workers, answered between epochs: an answer sees whatever was acknowledged before.
+#[derive(Clone)]
+pub struct Queries(pub(crate) Arc<Shared>);
+
+/// The workers are gone: the service is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct Stopped;
+
+impl Queries {
+    /// Readings at `at`, one a handle; none for a series that has been deleted meanwhile.
+    pub async fn standings(&self, handles: &[SeriesHandle], at: Micros) -> Result<Vec<Option<Standing>>, Stopped> {
+        let workers = self.0.queues.len();
+        let mut slots = vec![Vec::new(); workers];
+        let mut positions = vec![Vec::new(); workers];
+        for (position, handle) in handles.iter().enumerate() {
+            let worker = handle.series.worker(workers);
+            slots[worker].push(handle.slot);
+            positions[worker].push(position);
+        }
+        let mut answers = Vec::new();
+        for (worker, slots) in slots.into_iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
+            let (reply, answer) = oneshot::channel();
+            self.0.queues[worker].send(Message::Standings(slots, at, reply));
+            answers.push((worker, answer));
+        }
+        let mut standings = vec![None; handles.len()];
+        for (worker, answer) in answers {
+            for (&position, standing) in positions[worker].iter().zip(answer.await.map_err(|_| Stopped)?) {
+                standings[position] = standing;
+            }
+        }
+        Ok(standings)
+    }
+
+    /// Everything the owning worker remembers of a series.
+    pub async fn state(&self, handle: &SeriesHandle) -> Result<Option<SeriesState>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let worker = handle.series.worker(self.0.queues.len());
+        self.0.queues[worker].send(Message::State(handle.slot, reply));
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// Rows and live periods of an emission, in (series, window) order.
+pub type Sorted = (Vec<Row>, Vec<LiveState>);
