@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ pub enum Rejected {
 }
 
 /// Why a journal that runs could not do something.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum JournalError {
     /// A write or fsync of a segment failed: what the disk holds is unknown. Only a new start can tell.
     #[error("writing {} failed: what is on the disk is unknown, the process must end", .path.display())]
@@ -32,7 +33,7 @@ pub enum JournalError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No room; whatever was begun has been undone.
     #[error("the disk is full")]
@@ -46,7 +47,7 @@ pub enum JournalError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 }
 
@@ -83,10 +84,10 @@ pub enum OpenError {
         why: &'static str,
     },
     /// The chain has a hole: restore the file from a copy.
-    #[error("the segment with lsn {lsn} is missing before {segment}; restore the file from a copy")]
+    #[error("the segment with lsn {lsn} is missing next to {beside}; restore the file from a copy")]
     Missing {
-        /// Name of the next file that is there.
-        segment: String,
+        /// Name of the file that needs it.
+        beside: String,
         /// First frame that is missing.
         lsn: u64,
     },
@@ -113,7 +114,7 @@ pub(super) fn io_error<'a>(
 ) -> impl FnOnce(io::Error) -> JournalError + 'a {
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => JournalError::DiskFull,
-        _ => JournalError::Io { action, path: path.to_owned(), source },
+        _ => JournalError::Io { action, path: path.to_owned(), source: Arc::new(source) },
     }
 }
 

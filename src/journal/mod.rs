@@ -16,10 +16,20 @@
 //!
 //! What it does not do: know what the bytes mean, answer clients, decide when snapshots are taken.
 
+mod disk;
 mod error;
+mod faults;
+mod frame;
+mod group;
 mod handle;
+mod keeper;
+mod queue;
+mod reader;
 mod recovery;
+mod segment;
 mod snapshot;
+mod tail;
+mod writer;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +38,8 @@ use dataflows::types::{Epoch, Micros};
 
 pub use error::{JournalError, OpenError, Rejected};
 pub use handle::{Journal, Stats};
-pub use recovery::{Frame, Frames, Recovery, open};
+pub use reader::{Frame, Frames};
+pub use recovery::{Recovery, open};
 pub use snapshot::{SnapshotReader, SnapshotWriter};
 
 /// What a frame is. Each frame is an epoch of its own.
