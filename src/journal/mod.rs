@@ -29,6 +29,8 @@ mod recovery;
 mod segment;
 mod snapshot;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::PathBuf;
