@@ -39,7 +39,8 @@ pub struct Client {
 impl Client {
     /// A client of the server at `base`.
     pub fn new(base: &str) -> Client {
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20)));
+        let config =
+            Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20)));
         Client { agent: config.build().into(), base: base.to_owned() }
     }
 
@@ -63,7 +64,9 @@ impl Client {
         match answered {
             Ok((200..=299, body)) => Outcome::Durable(body),
             Ok((status @ 400..=499, body)) => Outcome::Rejected(status, body),
-            Ok((503, body)) if text(&body, "outcome").as_deref() == Some("rejected") => Outcome::Rejected(503, body),
+            Ok((503, body)) if text(&body, "outcome").as_deref() == Some("rejected") => {
+                Outcome::Rejected(503, body)
+            }
             Ok((status, body)) => Outcome::Unknown(format!("{status} {body}")),
             Err(why) => Outcome::Unknown(why.to_string()),
         }

@@ -77,5 +77,6 @@ fn run(command: &mut Command) -> Result<(), String> {
 }
 
 fn must(command: &mut Command) {
-    run(command).unwrap_or_else(|why| panic!("power cuts need root, loop mounts, e2fsprogs and xfsprogs: {why}"));
+    run(command)
+        .unwrap_or_else(|why| panic!("power cuts need root, loop mounts, e2fsprogs and xfsprogs: {why}"));
 }

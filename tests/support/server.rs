@@ -200,7 +200,8 @@ impl Server {
     pub fn ended_within(mut self, limit: Duration) -> Ended {
         let start = Instant::now();
         let status = until(limit, || self.locked().try_wait().ok().flatten().ok_or(()));
-        let status = status.unwrap_or_else(|()| panic!("still there after {limit:?}{}", self.everything_said()));
+        let status =
+            status.unwrap_or_else(|()| panic!("still there after {limit:?}{}", self.everything_said()));
         let took = start.elapsed();
         // The pipes are closed now: everything has been said.
         self.readers.drain(..).for_each(|reader| reader.join().expect("a reader only reads"));
