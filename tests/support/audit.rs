@@ -257,7 +257,12 @@ impl Auditor {
                 self.unknown += 1;
                 pending.perhaps = true;
             }
-            other => self.note(other, "update"),
+            Outcome::Rejected(503, _) => (),
+            // Wrong, and no reason to try again.
+            refused => {
+                self.note(refused, "update");
+                return true;
+            }
         }
         self.pending = Some(pending);
         false
