@@ -116,7 +116,7 @@ fn foreign_imports(path: &str, text: &str) -> Vec<String> {
         let is_ours =
             target == "dataflows" || target == "app" || ROOMS.iter().any(|(name, _)| *name == target);
         let under = |allowed: &&str| *used == **allowed || used.starts_with(&format!("{allowed}::"));
-        !is_ours || target == room || OPEN_TO_ALL.contains(&target) || allowed.iter().any(|it| under(&it))
+        !is_ours || target == room || OPEN_TO_ALL.contains(&target) || allowed.iter().any(under)
     };
     let paths = own_paths(path, &lex(text).code);
     let bad = paths.into_iter().filter(|(_, used)| !may(used));

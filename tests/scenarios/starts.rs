@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::support::api::{self, Client};
-use super::support::server::{Ended, Launch, binary};
+use super::support::server::{Ended, Launch, Server, binary};
+use super::support::until;
 
 /// A start that must fail is not allowed to think for long.
 const FAIL_LIMIT: Duration = Duration::from_secs(10);
@@ -75,13 +77,14 @@ fn a_directory_without_access_stops_the_start() {
         // Root may enter everywhere, so somebody else tries; the binary is put where he can read it.
         let copy = folder.path().join("tracktags");
         fs::copy(binary(), &copy).expect("a copy of the binary");
-        let mut other = std::process::Command::new(copy);
-        other.args(command.get_args()).stdin(std::process::Stdio::null()).uid(NOBODY).gid(NOBODY);
+        let mut other = Command::new(copy);
+        other.args(command.get_args()).uid(NOBODY).gid(NOBODY);
+        other.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command = other;
     }
-    let output = command.output().expect("the binary can be run");
-    assert!(!output.status.success());
-    says_in_one_sentence(&String::from_utf8_lossy(&output.stderr), &["data"]);
+    let ended = Server::run(command, &data_dir).ended_within(FAIL_LIMIT);
+    assert!(!ended.status.success(), "started: {}", ended.output);
+    says_in_one_sentence(&ended.errors, &["data"]);
 }
 
 #[test]
@@ -142,10 +145,10 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     write(&file, &format!("data-dir = \"{}\"\nlisten = \"127.0.0.1:0\"\ndev = true\n", path("from-file")));
     let base = |arguments: &[&str], variable: Option<&str>| {
-        let mut command = std::process::Command::new(binary());
+        let mut command = Command::new(binary());
         command.arg("serve").args(["--config", &file.to_string_lossy()]).args(arguments);
         command.envs(variable.map(|value| ("TRACKTAGS_DATA_DIR", value)));
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
         command
     };
     let variable = path("from-variable");
@@ -158,7 +161,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
     for (mut command, made) in cases {
         let mut child = command.spawn().expect("the binary can be run");
         let key = folder.path().join(made).join("dev-key");
-        let there = super::support::until(Duration::from_secs(20), || key.exists().then_some(()).ok_or(()));
+        let there = until(Duration::from_secs(20), || key.exists().then_some(()).ok_or(()));
         let _ = child.kill();
         let _ = child.wait();
         assert!(there.is_ok(), "{made} was not made");

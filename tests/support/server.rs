@@ -91,14 +91,21 @@ impl Launch {
 
     /// Starts and does not wait.
     pub fn spawn(&self) -> Server {
-        let mut child = self.command().spawn().expect("the binary can be run");
+        Server::run(self.command(), &self.data_dir)
+    }
+}
+
+impl Server {
+    /// Runs a command of `Launch::command`, perhaps changed.
+    pub fn run(mut command: Command, data_dir: &Path) -> Server {
+        let mut child = command.spawn().expect("the binary can be run");
         let (output, errors) = (Said::default(), Said::default());
         let readers = [
             child.stdout.take().map(|pipe| output.collect(pipe)),
             child.stderr.take().map(|pipe| errors.collect(pipe)),
         ];
         let readers = readers.into_iter().flatten().collect();
-        Server { child: Mutex::new(child), output, errors, readers, data_dir: self.data_dir.clone() }
+        Server { child: Mutex::new(child), output, errors, readers, data_dir: data_dir.to_owned() }
     }
 }
 
