@@ -1,5 +1,6 @@
 //! x
 pub mod amount;
+pub mod reference;
 pub mod tally;
 pub mod types;
 pub mod window;
