@@ -1,0 +1,484 @@
+//! One series in full generality: every window, every live period, every cut.
+//!
+//! `cells` keeps the many ordinary series compactly; a series to which something rare happens (a cut, a change of class,
+//! an update for a window that has left) is kept here as long as that matters. The rules are those of semantics,
+//! section 4:
+//!
+//! * A window's row carries its own tally and a value. The value follows the reading of its live period until the
+//!   period's next window opens; then it is frozen at the reading of just before.
+//! * A window opened late, below others of its period, takes the frozen value of its elder neighbour.
+//! * A window has left once it is eight windows old and in the store. The newest that left stays behind as a husk, for
+//!   that neighbour's value; all of them while a window of the future is there, which a cut may still rearrange.
+//! * A cut moves the windows ahead of it to the new period; updates stay in the period that they were admitted to.
+
+use super::calendar::{Calendar, Period, horizon, is_open};
+use crate::types::{
+    Amount, ClassSet, Epoch, LiveState, MergeState, Micros, PeriodState, Row, RowKind, SeriesState, Shape,
+    Span, Standing, Tally, Window, WindowState,
+};
+
+/// How many cuts of a series are remembered: where an older one was no longer changes which row an event belongs to.
+const CUTS_MAX: usize = 1_024;
+
+/// The moment at which something happens to a series.
+pub(crate) struct Now<'a> {
+    /// The arrival stamp.
+    pub arrival: Micros,
+    /// The greatest stamp so far: what has left does not come back when the clock goes back.
+    pub high: Micros,
+    /// The last emission of each class that is in the store.
+    pub acknowledged: &'a dyn Fn(Span) -> Epoch,
+}
+
+/// A window, and the emission of its row that may not be in the store yet.
+#[derive(Clone, Debug)]
+struct Entry {
+    state: WindowState,
+    sent: Option<(Span, Epoch)>,
+}
+
+/// One series. The `windows` of `state` are empty: they are in `entries`.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    state: SeriesState,
+    entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// Takes over a series.
+    pub fn new(mut state: SeriesState) -> Ledger {
+        let entries =
+            std::mem::take(&mut state.windows).into_iter().map(|state| Entry { state, sent: None }).collect();
+        Ledger { state, entries }
+    }
+
+    /// Everything there is to know of it. What was emitted and not acknowledged is dirty again.
+    pub fn export(&self, acknowledged: &dyn Fn(Span) -> Epoch) -> SeriesState {
+        let windows = self.entries.iter().map(|entry| {
+            let mut state = entry.state;
+            if let Some((class, _)) = entry.in_flight(acknowledged) {
+                state.dirty.insert(class);
+            }
+            state
+        });
+        SeriesState { windows: windows.collect(), ..self.state.clone() }
+    }
+
+    /// How it counts.
+    pub fn shape(&self) -> &Shape {
+        &self.state.shape
+    }
+
+    /// Windows in memory, and bytes beside the struct itself.
+    pub fn size(&self) -> (usize, usize) {
+        let bytes = self.entries.capacity() * size_of::<Entry>()
+            + self.state.periods.capacity() * size_of::<PeriodState>()
+            + self.state.cuts.capacity() * size_of::<Micros>()
+            + self.state.merges.capacity() * size_of::<MergeState>();
+        (self.entries.len(), bytes)
+    }
+
+    fn calendar(&self) -> Calendar<'_> {
+        Calendar { shape: &self.state.shape, cuts: &self.state.cuts }
+    }
+
+    /// The class that collects changes made at a stamp; none for a series that is not stored.
+    fn class(&self, arrival: Micros) -> Option<Span> {
+        let class = match self.state.switching {
+            Some((old, until)) if arrival < until => old,
+            _ => self.state.shape.batch,
+        };
+        self.state.shape.stored.then_some(class)
+    }
+
+    /// Adds an admitted update. Returns the class that has something to emit now.
+    pub fn add(&mut self, event_at: Micros, amount: Amount, now: &Now) -> Option<Span> {
+        self.state.touched = true;
+        self.evict(now);
+        let class = self.class(now.arrival);
+        let row = self.calendar().row(event_at);
+        let has_aged = row.start < horizon(&self.state.shape, now.high);
+        let period = self.period_for_update(event_at, has_aged, now);
+        let position = self.find(row.start);
+        let stays =
+            position.is_ok_and(|index| !self.entries[index].state.left) || position.is_err() && !has_aged;
+        if let (Err(at), Some(period)) = (position, period) {
+            self.open_window(at, row, period, !stays);
+        }
+        let mut changed = false;
+        match self.find(row.start) {
+            Ok(index) if stays => {
+                let window = &mut self.entries[index].state;
+                window.tally = window.tally.merge(Tally::of(amount));
+                changed = mark(window, class);
+            }
+            _ => {
+                if let Some(class) = class {
+                    self.add_difference(row, amount, class);
+                    changed = true;
+                }
+            }
+        }
+        if let Some(period) = period {
+            changed |= self.add_to_period(period, amount, class);
+        }
+        class.filter(|_| changed)
+    }
+
+    /// The period of an update, if its tally is kept: it is open, or the newest, or may still get windows.
+    fn period_for_update(&mut self, event_at: Micros, has_aged: bool, now: &Now) -> Option<usize> {
+        let period = self.calendar().period(event_at);
+        match self.state.periods.binary_search_by_key(&period.start, |known| known.start) {
+            Ok(index) => Some(index),
+            Err(index) => {
+                let is_newest = index == self.state.periods.len();
+                let is_kept = is_newest || !has_aged || is_open(&self.state.shape, period, now.high);
+                is_kept.then(|| {
+                    self.open_period(index, period);
+                    index
+                })
+            }
+        }
+    }
+
+    fn open_period(&mut self, index: usize, period: Period) {
+        let Period { start, end } = period;
+        self.state.periods.insert(index, PeriodState { start, end, tally: Tally::EMPTY, newest: None });
+    }
+
+    /// A window opens at `at` among the entries; if it has left before it was there, only a husk does.
+    fn open_window(&mut self, at: usize, row: Window, period: usize, left: bool) {
+        let owner = &self.state.periods[period];
+        let before = self.state.shape.value(&owner.tally);
+        let (value, frozen_by) = match owner.newest {
+            Some(newest) if newest > row.start => self.inherited(at, owner.start),
+            newest => {
+                if let Some(elder) = newest.and_then(|newest| self.find(newest).ok()) {
+                    let elder = &mut self.entries[elder].state;
+                    (elder.value, elder.frozen_by) = (Some(before), Some(row.start));
+                }
+                self.state.periods[period].newest = Some(row.start);
+                (None, None)
+            }
+        };
+        let opened = self.entries.iter().map(|entry| entry.state.opened + 1).max().unwrap_or(0);
+        let (Window { start, end }, tally, dirty) = (row, Tally::EMPTY, ClassSet::default());
+        let state = WindowState { start, end, tally, value, frozen_by, opened, before, left, dirty };
+        self.entries.insert(at, Entry { state, sent: None });
+    }
+
+    /// The value of a window opened late at `at`: its elder neighbour's; without one, that of a period without updates.
+    fn inherited(&self, at: usize, period: Option<Micros>) -> (Option<Amount>, Option<Micros>) {
+        let is_kin = |entry: &&Entry| self.calendar().period(entry.state.start).start == period;
+        match self.entries[..at].iter().rev().find(is_kin) {
+            Some(elder) => (elder.state.value, elder.state.frozen_by),
+            None => {
+                let first = self.entries.iter().filter(is_kin).min_by_key(|entry| entry.state.opened);
+                (Some(self.state.shape.value(&Tally::EMPTY)), first.map(|first| first.state.start))
+            }
+        }
+    }
+
+    fn add_difference(&mut self, row: Window, amount: Amount, class: Span) {
+        let waiting = |merge: &&mut MergeState| {
+            merge.start == row.start && merge.class == class && merge.upper.is_none()
+        };
+        match self.state.merges.iter_mut().find(waiting) {
+            Some(merge) => merge.difference = merge.difference.merge(Tally::of(amount)),
+            None => {
+                let (Window { start, end }, difference) = (row, Tally::of(amount));
+                self.state.merges.push(MergeState { start, end, difference, class, upper: None });
+            }
+        }
+    }
+
+    /// Adds to a period; its newest row is dirty if its value follows and changed.
+    fn add_to_period(&mut self, period: usize, amount: Amount, class: Option<Span>) -> bool {
+        let (shape, period) = (self.state.shape, &mut self.state.periods[period]);
+        let before = shape.value(&period.tally);
+        period.tally = period.tally.merge(Tally::of(amount));
+        let (after, newest) = (shape.value(&period.tally), period.newest);
+        let newest = newest.and_then(|newest| self.find(newest).ok());
+        after != before && newest.is_some_and(|newest| mark(&mut self.entries[newest].state, class))
+    }
+
+    /// A new live period begins at the arrival stamp. Returns the class that has something to emit now.
+    pub fn cut(&mut self, now: &Now) -> Option<Span> {
+        let at = now.arrival;
+        if self.state.cuts.last().is_some_and(|&last| last >= at) {
+            return None;
+        }
+        self.evict(now);
+        let (class, old) = (self.class(at), self.calendar().period(at));
+        let kin: Vec<bool> = {
+            let calendar = self.calendar();
+            self.entries.iter().map(|entry| calendar.period(entry.state.start).start == old.start).collect()
+        };
+        self.state.cuts.push(at);
+        if self.state.cuts.len() > CUTS_MAX {
+            self.state.cuts.remove(0);
+        }
+        let mut changed = self.split_row(at, class);
+        let new = Period { start: Some(at), end: old.end };
+        let Err(index) = self.state.periods.binary_search_by_key(&new.start, |known| known.start) else {
+            return class.filter(|_| changed);
+        };
+        self.open_period(index, new);
+        if old.start == new.start {
+            return class.filter(|_| changed); // The cut is where a period began anyway.
+        }
+        let shape = self.state.shape;
+        let old_tally = match self.state.periods.iter_mut().find(|known| known.start == old.start) {
+            Some(known) => {
+                known.end = Some(at);
+                known.newest = None;
+                known.tally
+            }
+            None => Tally::EMPTY,
+        };
+        let values: Vec<Amount> = self
+            .entries
+            .iter()
+            .map(|entry| entry.state.value.unwrap_or_else(|| shape.value(&old_tally)))
+            .collect();
+        self.rearrange(&kin, at, old.start);
+        for ((entry, before), _) in self.entries.iter_mut().zip(values).zip(kin).filter(|(_, kin)| *kin) {
+            let tally = if entry.state.start < at { old_tally } else { Tally::EMPTY };
+            let after = entry.state.value.unwrap_or_else(|| shape.value(&tally));
+            changed |= after != before && mark(&mut entry.state, class);
+        }
+        class.filter(|_| changed)
+    }
+
+    /// A cut inside a row ends the row.
+    fn split_row(&mut self, at: Micros, class: Option<Span>) -> bool {
+        let cut = |entry: &&mut Entry| entry.state.start < at && at < entry.state.end;
+        self.entries.iter_mut().find(cut).is_some_and(|entry| {
+            entry.state.end = at;
+            mark(&mut entry.state, class)
+        })
+    }
+
+    /// Gives the windows of the old period on each side of a cut the values that they have now.
+    fn rearrange(&mut self, kin: &[bool], at: Micros, old_start: Option<Micros>) {
+        let shape = self.state.shape;
+        let openings: Vec<(Micros, u32, Amount)> = (self.entries.iter().zip(kin))
+            .filter(|(_, kin)| **kin)
+            .map(|(entry, _)| (entry.state.start, entry.state.opened, entry.state.before))
+            .collect();
+        for (entry, _) in self.entries.iter_mut().zip(kin).filter(|(_, kin)| **kin) {
+            let window = &mut entry.state;
+            let is_ahead = window.start >= at;
+            if !is_ahead && window.frozen_by.is_some_and(|by| by < at) {
+                continue;
+            }
+            // What froze the value is the first window that opened above it on its own side of the cut.
+            let above =
+                openings.iter().filter(|(start, ..)| *start > window.start && (is_ahead || *start < at));
+            let first = above.min_by_key(|(_, opened, _)| *opened);
+            window.frozen_by = first.map(|(start, ..)| *start);
+            window.value =
+                first.map(|(.., before)| if is_ahead { shape.value(&Tally::EMPTY) } else { *before });
+        }
+        let newest_below = openings.iter().map(|(start, ..)| *start).filter(|start| *start < at).max();
+        let newest_ahead = openings.iter().map(|(start, ..)| *start).filter(|start| *start >= at).max();
+        for period in &mut self.state.periods {
+            if period.start == old_start {
+                period.newest = newest_below;
+            } else if period.start == Some(at) {
+                period.newest = newest_ahead;
+            }
+        }
+    }
+
+    /// The definition changed.
+    pub fn reshape(&mut self, shape: Shape, now: &Now) {
+        let old = std::mem::replace(&mut self.state.shape, shape);
+        if self.state.touched && shape.batch != old.batch {
+            let class = match self.state.switching {
+                Some((class, until)) if now.arrival < until => class,
+                _ => old.batch,
+            };
+            self.state.switching = Some((class, class.window(now.arrival).end));
+        }
+        if !shape.stored {
+            self.entries.iter_mut().for_each(|entry| entry.state.dirty = ClassSet::default());
+            self.state.merges.retain(|merge| merge.upper.is_some());
+        }
+        let counts = |shape: &Shape| {
+            (shape.operation, shape.metric_type, shape.flush, shape.reset, shape.initial_value)
+        };
+        if counts(&shape) != counts(&old) {
+            self.recount(&old, now.arrival);
+        }
+    }
+
+    /// An update slipped in before the intervals changed: the newest tally becomes that of the present period.
+    fn recount(&mut self, old: &Shape, at: Micros) {
+        let periods = std::mem::take(&mut self.state.periods);
+        for entry in self.entries.iter_mut().filter(|entry| entry.state.value.is_none()) {
+            let own = periods.iter().find(|period| period.newest == Some(entry.state.start));
+            entry.state.value = own.map(|period| old.value(&period.tally));
+        }
+        let Some(newest) = periods.last() else { return };
+        let at = if self.state.touched { at } else { self.state.cuts.last().copied().unwrap_or(at) };
+        let Period { start, end } = self.calendar().period(at);
+        self.state.periods.push(PeriodState { start, end, ..*newest });
+        if let Some(Ok(index)) = newest.newest.map(|newest| self.find(newest)) {
+            (self.entries[index].state.value, self.entries[index].state.frozen_by) = (None, None);
+        }
+    }
+
+    /// Lets go what is eight windows old and in the store, and the periods that nothing needs any more.
+    fn evict(&mut self, now: &Now) {
+        let horizon = horizon(&self.state.shape, now.high);
+        let newest = self.entries.iter().rposition(|entry| !entry.state.left);
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let has_aged = entry.state.start < horizon && Some(index) != newest;
+            let is_stored =
+                entry.state.dirty == ClassSet::default() && entry.in_flight(now.acknowledged).is_none();
+            entry.state.left |= has_aged && is_stored;
+        }
+        let has_future = self.entries.last().is_some_and(|entry| entry.state.start > now.high);
+        if !has_future {
+            let husk = self.entries.iter().rposition(|entry| entry.state.left);
+            let mut index = 0..;
+            self.entries.retain(|entry| {
+                let index = index.next();
+                !entry.state.left || index == husk
+            });
+        }
+        self.drop_periods(horizon, now);
+    }
+
+    fn drop_periods(&mut self, horizon: Micros, now: &Now) {
+        if self.state.periods.len() < 2 {
+            return;
+        }
+        let calendar = Calendar { shape: &self.state.shape, cuts: &self.state.cuts };
+        let owners: Vec<_> = (self.entries.iter().filter(|entry| !entry.state.left))
+            .map(|entry| calendar.period(entry.state.start).start)
+            .collect();
+        let newest = self.state.periods.last().map(|period| period.start);
+        self.state.periods.retain(|period| {
+            let bounds = Period { start: period.start, end: period.end };
+            Some(period.start) == newest
+                || owners.contains(&period.start)
+                || period.end.is_none_or(|end| end > horizon)
+                || is_open(calendar.shape, bounds, now.high)
+        });
+    }
+
+    fn find(&self, start: Micros) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&start, |entry| entry.state.start)
+    }
+
+    fn period_at(&self, at: Micros) -> (Period, Option<&PeriodState>) {
+        let period = self.calendar().period(at);
+        (period, self.state.periods.iter().find(|known| known.start == period.start))
+    }
+
+    /// What a reader sees at a moment.
+    pub fn standing(&self, at: Micros) -> Standing {
+        let (period, known) = self.period_at(at);
+        let (tally, shape) = (known.map_or(Tally::EMPTY, |known| known.tally), &self.state.shape);
+        Standing {
+            value: shape.value(&tally),
+            tally,
+            period_start: period.start,
+            period_end: period.end,
+            breached: shape.is_breached(&tally),
+            touched: self.state.touched,
+        }
+    }
+
+    /// Whether the live period of an event is open at its arrival and past its limit.
+    pub fn is_breached(&self, event_at: Micros, arrival: Micros) -> bool {
+        let (period, known) = self.period_at(event_at);
+        let shape = &self.state.shape;
+        let tally = known.map_or(Tally::EMPTY, |known| known.tally);
+        is_open(shape, period, arrival) && shape.is_breached(&tally)
+    }
+
+    /// Appends what a class has to emit. Returns whether there was something, and whether merges are among it.
+    pub fn emit(&mut self, class: Span, upper: Epoch, rows: &mut Vec<Row>) -> (bool, bool) {
+        let (first, shape, series) = (rows.len(), self.state.shape, self.state.series);
+        for entry in self.entries.iter_mut().filter(|entry| entry.state.dirty.contains(class)) {
+            let window = &mut entry.state;
+            window.dirty.remove(class);
+            entry.sent = Some((class, upper));
+            let period = self.state.periods.iter().find(|period| period.newest == Some(window.start));
+            let value =
+                window.value.unwrap_or_else(|| shape.value(&period.map_or(window.tally, |own| own.tally)));
+            let (window_start, window_end, tally) = (window.start, window.end, window.tally);
+            rows.push(Row { series, window_start, window_end, tally, value, kind: RowKind::Absolute });
+        }
+        let absolute = rows.len();
+        self.gather_merges(class, upper);
+        let Shape { operation, initial_value, .. } = shape;
+        let kind = RowKind::Merge { operation, initial_value, value_follows: shape.window_is_period() };
+        for merge in self.state.merges.iter().filter(|merge| merge.class == class) {
+            let (window_start, window_end, tally) = (merge.start, merge.end, merge.difference);
+            rows.push(Row { series, window_start, window_end, tally, value: shape.value(&tally), kind });
+        }
+        let has_merges = rows.len() > absolute;
+        if has_merges {
+            rows[first..].sort_unstable_by_key(|row| row.window_start);
+        }
+        (rows.len() > first, has_merges)
+    }
+
+    /// All differences of a class become part of this emission: one a window, also after a restart in between.
+    fn gather_merges(&mut self, class: Span, upper: Epoch) {
+        let (mut gathered, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.state.merges).into_iter().partition(|merge| merge.class == class);
+        gathered.sort_by_key(|merge| merge.start);
+        self.state.merges = rest;
+        for merge in gathered {
+            let last =
+                self.state.merges.last_mut().filter(|last| last.class == class && last.start == merge.start);
+            match last {
+                Some(last) => last.difference = last.difference.merge(merge.difference),
+                None => self.state.merges.push(MergeState { upper: Some(upper), ..merge }),
+            }
+        }
+    }
+
+    /// All that a class has to emit is already in the store.
+    pub fn mark_stored(&mut self, class: Span) {
+        self.entries.iter_mut().for_each(|entry| entry.state.dirty.remove(class));
+        self.state.merges.retain(|merge| merge.class != class);
+    }
+
+    /// An emission is in the store.
+    pub fn acknowledge(&mut self, class: Span, upper: Epoch) {
+        self.state
+            .merges
+            .retain(|merge| merge.class != class || merge.upper.is_none_or(|emitted| emitted > upper));
+    }
+
+    /// The newest live period.
+    pub fn live_state(&self) -> LiveState {
+        let newest = self.state.periods.last();
+        let (period_start, tally) =
+            newest.map_or((None, Tally::EMPTY), |newest| (newest.start, newest.tally));
+        LiveState { series: self.state.series, period_start, tally, value: self.state.shape.value(&tally) }
+    }
+}
+
+impl Entry {
+    fn in_flight(&self, acknowledged: &dyn Fn(Span) -> Epoch) -> Option<(Span, Epoch)> {
+        self.sent.filter(|&(class, upper)| upper > acknowledged(class))
+    }
+}
+
+/// Makes a row dirty; one that has left, or is not stored, never is. Returns whether it is.
+fn mark(window: &mut WindowState, class: Option<Span>) -> bool {
+    match class {
+        Some(class) if !window.left => {
+            window.dirty.insert(class);
+            true
+        }
+        _ => false,
+    }
+}
