@@ -17,7 +17,7 @@ mod series;
 use std::collections::BTreeMap;
 
 use crate::types::{
-    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, Outcome, Row, SeriesId, Shape, Span, Standing,
+    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, Outcome, Row, SeriesId, Shape, Span, Standing, Tally,
 };
 use series::Series;
 
@@ -171,9 +171,10 @@ impl Reference {
         self.series.keys().copied()
     }
 
-    /// How a series counts.
-    pub fn shape(&self, series: SeriesId) -> Option<Shape> {
-        self.series.get(&series).map(|series| series.shape)
+    /// What the store must hold of a series in the end, by window: (end, tally, value). None if it was not always
+    /// stored. The value is none where it depends on how the row was written.
+    pub fn rows(&self, series: SeriesId) -> Option<BTreeMap<Micros, (Micros, Tally, Option<Amount>)>> {
+        self.series.get(&series).filter(|series| series.was_always_stored).map(Series::rows)
     }
 
     /// When the next time entry is wanted: the first boundary of a class after the first change it has yet to emit.

@@ -65,6 +65,7 @@ pub(super) struct Series {
     merges: Vec<Merge>,
     /// The class that still collects changes up to that moment.
     switching: Option<(Span, Micros)>,
+    pub(super) was_always_stored: bool,
 }
 
 impl Series {
@@ -79,6 +80,7 @@ impl Series {
             in_flight: BTreeSet::new(),
             merges: Vec::new(),
             switching: None,
+            was_always_stored: shape.stored,
         }
     }
 
@@ -224,6 +226,7 @@ impl Series {
             self.switching = Some((class, class.window(arrival).end));
         }
         self.shape = shape;
+        self.was_always_stored &= shape.stored;
         if !shape.stored {
             self.dirty.clear();
             self.merges.retain(|merge| merge.sent.is_some());
@@ -308,6 +311,18 @@ impl Series {
         let period_start = self.newest_period().flatten();
         let tally = self.period_tally(period_start, &self.updates);
         LiveState { series: self.id, period_start, tally, value: self.reading(&tally) }
+    }
+
+    /// What the store must hold in the end. A late update for a period whose newest window has left changes the period
+    /// but not the row: where that can be, the value is none.
+    pub(super) fn rows(&self) -> BTreeMap<Micros, (Micros, Tally, Option<Amount>)> {
+        let is_certain = self.cuts.is_empty() && (!self.is_reset() || self.shape.window_is_period());
+        let keys: BTreeSet<Micros> = self.updates.iter().map(|update| update.key).collect();
+        let row = |key| {
+            let Content { end, tally, value } = self.content(key);
+            (key, (end, tally, is_certain.then_some(value)))
+        };
+        keys.into_iter().map(row).collect()
     }
 
     pub(super) fn due_at(&self) -> Option<Micros> {
