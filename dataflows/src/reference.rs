@@ -17,7 +17,8 @@ mod series;
 use std::collections::BTreeMap;
 
 use crate::types::{
-    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, Outcome, Row, SeriesId, Shape, Span, Standing, Tally,
+    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, Outcome, Row, SeriesId, Shape, Span,
+    Standing, Tally,
 };
 use series::Series;
 

@@ -33,7 +33,9 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
             known.push(Known { series, shape, cuts: Vec::new(), is_closed: false, has_updates: false });
             return Some(Change::Open(series, shape));
         }
-        Happening::Patch(series, _) | Happening::Cut(series) | Happening::Close(series) => series % known.len(),
+        Happening::Patch(series, _) | Happening::Cut(series) | Happening::Close(series) => {
+            series % known.len()
+        }
         _ => return None,
     };
     let known = &mut known[series];

@@ -1,6 +1,9 @@
 //! Holds the lives of a script against the reference, step by step, and the store that they leave against the updates
 //! that were admitted.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
 use dataflows::reference::Reference;
 use dataflows::types::{Epoch, Micros, NO_REPLY, SeriesId, Span};
 use proptest::prelude::*;
@@ -60,9 +63,8 @@ impl Court {
                 Step::Snapshot(_) => self.kept = self.reference.clone(),
                 Step::Settle(moments) => {
                     let seen = seen.next().expect("a life shows something at each settling");
-                    self.compare(seen, moments).map_err(|error| {
-                        TestCaseError::fail(format!("life {number}, step {at}: {error}"))
-                    })?;
+                    self.compare(seen, moments)
+                        .map_err(|error| TestCaseError::fail(format!("life {number}, step {at}: {error}")))?;
                 }
             }
         }
@@ -96,17 +98,22 @@ impl Court {
 
     fn compare(&mut self, seen: &Seen, moments: &[Micros]) -> Result<(), TestCaseError> {
         let expected = std::mem::take(&mut self.expected);
-        prop_assert_eq!(&seen.decisions, &expected.decisions, "decisions");
-        prop_assert_eq!(&seen.emissions, &expected.emissions, "rows");
+        same("decisions", &seen.decisions, &expected.decisions)?;
+        same("rows", &seen.emissions, &expected.emissions)?;
         let reference = &self.reference;
         let read = |&at: &Micros| {
             let standing = move |series| reference.standing(series, at).map(|seen| ((series, at), seen));
             reference.open().filter_map(standing)
         };
-        prop_assert_eq!(&seen.standings, &moments.iter().flat_map(read).collect(), "readings");
+        same("readings", &seen.standings, &moments.iter().flat_map(read).collect())?;
         // Meter may ask for a time entry too early, when what changed was deleted meanwhile; never too late.
         if let Some(due_at) = self.reference.due_at() {
-            prop_assert!(seen.due_at.is_some_and(|seen| seen <= due_at), "due at {:?}, not {:?}", due_at, seen.due_at);
+            prop_assert!(
+                seen.due_at.is_some_and(|seen| seen <= due_at),
+                "due at {:?}, not {:?}",
+                due_at,
+                seen.due_at
+            );
         }
         Ok(())
     }
@@ -117,9 +124,9 @@ impl Court {
             let Some(truth) = self.reference.rows(series) else { continue };
             let rows = self.store.rows.range((series, Micros(i64::MIN))..=(series, Micros(i64::MAX)));
             let stored = rows.clone().map(|(&(_, start), row)| (start, (row.end, row.tally))).collect();
-            let rows_of_truth: std::collections::BTreeMap<_, _> =
+            let rows_of_truth =
                 truth.iter().map(|(&start, &(end, tally, _))| (start, (end, tally))).collect();
-            prop_assert_eq!(rows_of_truth, stored, "the store has what {:?} was sent, once", series);
+            same("the store of a series", &stored, &rows_of_truth)?;
             for (&(_, start), row) in rows.filter(|(_, row)| !row.is_merged) {
                 if let Some((_, _, Some(value))) = truth.get(&start) {
                     prop_assert_eq!(row.value, *value, "value of {:?} at {:?}", series, start);
@@ -127,5 +134,22 @@ impl Court {
             }
         }
         Ok(())
+    }
+}
+
+/// Fails with what differs, and only that.
+fn same<K: Ord + Debug, V: PartialEq + Debug>(
+    what: &str,
+    seen: &BTreeMap<K, V>,
+    expected: &BTreeMap<K, V>,
+) -> Result<(), TestCaseError> {
+    let differs = |key: &&K| seen.get(key) != expected.get(key);
+    match seen.keys().chain(expected.keys()).find(differs) {
+        None => Ok(()),
+        Some(key) => Err(TestCaseError::fail(format!(
+            "{what}: {key:?} is\n    {:?}, not\n    {:?}",
+            seen.get(key),
+            expected.get(key)
+        ))),
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use dataflows::driver::{Driver, Output, Settings};
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{
-    Batch, Command, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Row, SeriesId, SeriesState, Span, Standing,
-    Update, Work,
+    Batch, Command, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Row, SeriesId, SeriesState, Span,
+    Standing, Update, Work,
 };
 use timely::worker::Worker;
 
@@ -53,7 +53,8 @@ pub fn run(life: &Life, dedup_horizon_secs: u32, snapshot: &Snapshot) -> Lived {
         let _abort = AbortOnPanic;
         live(worker, &settings, &given.0, &given.1)
     });
-    let shares = guards.expect("threads start").join().into_iter().map(|share| share.expect("no worker panics"));
+    let shares =
+        guards.expect("threads start").join().into_iter().map(|share| share.expect("no worker panics"));
     shares.reduce(join).expect("there is a worker")
 }
 
@@ -162,7 +163,8 @@ impl Hand {
         let work = match entry {
             Entry::Updates { stamp, arrivals } => self.updates(epoch, *stamp, arrivals),
             Entry::Changes { stamp, changes } => {
-                let commands: Vec<Command> = changes.iter().filter_map(|change| self.command(change)).collect();
+                let commands: Vec<Command> =
+                    changes.iter().filter_map(|change| self.command(change)).collect();
                 (!commands.is_empty()).then_some(Work::Commands { epoch, stamp: *stamp, commands })
             }
             Entry::Time { at, emit, stored } => {
@@ -186,8 +188,10 @@ impl Hand {
     }
 
     fn command(&mut self, change: &Change) -> Option<Command> {
-        let (Change::Open(series, _) | Change::Reshape(series, _) | Change::Cut(series) | Change::Close(series)) =
-            *change;
+        let (Change::Open(series, _)
+        | Change::Reshape(series, _)
+        | Change::Cut(series)
+        | Change::Close(series)) = *change;
         if !self.owns(series) {
             return None;
         }
@@ -220,7 +224,8 @@ impl Hand {
         }
         for (&series, &slot) in &self.slots {
             for &at in moments {
-                seen.standings.extend(self.driver.standing(slot, at).map(|standing| ((series, at), standing)));
+                seen.standings
+                    .extend(self.driver.standing(slot, at).map(|standing| ((series, at), standing)));
             }
         }
         seen

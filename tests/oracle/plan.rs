@@ -148,19 +148,19 @@ pub fn plan(kind: Kind) -> impl Strategy<Value = Plan> {
 
 fn event(kind: Kind) -> impl Strategy<Value = Event> {
     let acknowledged_after = prop_oneof![4 => Just(0usize), 1 => 1usize..8];
-    (advance(), happening(kind), prop::bool::weighted(0.2), acknowledged_after, prop::bool::weighted(0.2)).prop_map(
-        |(advance, happening, is_withheld, acknowledged_after, is_burst)| Event {
+    (advance(), happening(kind), prop::bool::weighted(0.2), acknowledged_after, prop::bool::weighted(0.2))
+        .prop_map(|(advance, happening, is_withheld, acknowledged_after, is_burst)| Event {
             advance,
             happening,
             is_withheld,
             acknowledged_after,
             is_burst,
-        },
-    )
+        })
 }
 
 fn advance() -> impl Strategy<Value = Advance> {
-    let boundary = proptest::sample::select(vec![Span::S1, Span::S5, Span::S15, Span::M1, Span::M5, Span::H1]);
+    let boundary =
+        proptest::sample::select(vec![Span::S1, Span::S5, Span::S15, Span::M1, Span::M5, Span::H1]);
     prop_oneof![
         2 => Just(Advance::Micros(0)),
         3 => (1i64..1_500_000).prop_map(Advance::Micros),
@@ -229,8 +229,9 @@ fn patch() -> impl Strategy<Value = Patch> {
 
 fn limit() -> impl Strategy<Value = Option<Limit>> {
     let operator = [Operator::Gte, Operator::Gt, Operator::Lte, Operator::Lt, Operator::Eq];
-    let limit = (-5i64..40, proptest::sample::select(operator.to_vec()))
-        .prop_map(|(units, operator)| Limit { value: Amount::from_units(units), operator, action: Action::Allow });
+    let limit = (-5i64..40, proptest::sample::select(operator.to_vec())).prop_map(|(units, operator)| {
+        Limit { value: Amount::from_units(units), operator, action: Action::Allow }
+    });
     proptest::option::of(limit)
 }
 
@@ -245,7 +246,8 @@ fn max_event_age_secs() -> impl Strategy<Value = u32> {
 /// Any series that a client could define.
 pub fn shape() -> impl Strategy<Value = Shape> {
     let operation = [Operation::Sum, Operation::Count, Operation::Avg, Operation::Max, Operation::Min];
-    let metric_type = [MetricType::Reset, MetricType::Reset, MetricType::Checkpoint, MetricType::StripeBilling];
+    let metric_type =
+        [MetricType::Reset, MetricType::Reset, MetricType::Checkpoint, MetricType::StripeBilling];
     let flush = vec![Span::S1, Span::S1, Span::S5, Span::S5, Span::S15, Span::M1, Span::H1, Span::D1];
     let how = (
         proptest::sample::select(operation.to_vec()),
@@ -256,10 +258,27 @@ pub fn shape() -> impl Strategy<Value = Shape> {
     );
     let initial_value = prop_oneof![2 => Just(Amount::ZERO), 1 => amount()];
     (how, initial_value, batch(), prop::bool::weighted(0.85), limit(), max_event_age_secs()).prop_map(
-        |((operation, metric_type, flush, longer), initial_value, batch, stored, limit, max_event_age_secs)| {
+        |(
+            (operation, metric_type, flush, longer),
+            initial_value,
+            batch,
+            stored,
+            limit,
+            max_event_age_secs,
+        )| {
             let is_reset = metric_type == MetricType::Reset;
             let reset = if is_reset { Span::ALL[(flush as usize + longer).min(12)] } else { flush };
-            Shape { operation, metric_type, flush, reset, initial_value, batch, stored, limit, max_event_age_secs }
+            Shape {
+                operation,
+                metric_type,
+                flush,
+                reset,
+                initial_value,
+                batch,
+                stored,
+                limit,
+                max_event_age_secs,
+            }
         },
     )
 }

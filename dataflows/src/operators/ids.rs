@@ -77,7 +77,11 @@ pub(crate) struct Ids {
 
 #[derive(Default)]
 struct Walk {
+    /// The generation in which it began.
+    began: u64,
     next: usize,
+    /// Whether what is in the shards only matters to the walk.
+    is_all_forgotten: bool,
     overlay: Shard,
     ids: Vec<(u64, EventId)>,
 }
@@ -87,16 +91,22 @@ impl Ids {
     pub fn new(horizon_secs: u32) -> Ids {
         let horizon_micros = i64::from(horizon_secs.max(1)) * Micros::PER_SECOND;
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        Ids { shards, generation_micros: horizon_micros / GENERATIONS, now: 0, sweep: 0, unswept: 0, walk: None }
+        Ids {
+            shards,
+            generation_micros: horizon_micros / GENERATIONS,
+            now: 0,
+            sweep: 0,
+            unswept: 0,
+            walk: None,
+        }
     }
 
     /// An epoch begins: fixes the generation, and sweeps a little if there is something to sweep.
     pub fn advance(&mut self, arrival: Micros) {
         let generation = arrival.0.div_euclid(self.generation_micros).max(0) as u64;
         if generation != self.now {
-            if generation > self.now + GENERATIONS as u64 && self.walk.is_none() {
-                // Nothing is remembered any more, and 16 bits of generation must not come round to say otherwise.
-                self.shards.iter_mut().for_each(|shard| *shard = Shard::default());
+            if generation > self.now + GENERATIONS as u64 {
+                self.forget_all();
             }
             (self.now, self.unswept) = (generation, SHARDS);
         }
@@ -111,12 +121,21 @@ impl Ids {
         }
     }
 
+    /// Nothing is remembered any more, and 16 bits of generation must not come round to say otherwise.
+    fn forget_all(&mut self) {
+        match &mut self.walk {
+            Some(walk) => (walk.overlay, walk.is_all_forgotten) = (Shard::default(), true),
+            None => self.shards.iter_mut().for_each(|shard| *shard = Shard::default()),
+        }
+    }
+
     /// Remembers an id; false if it already was.
     pub fn insert(&mut self, id: EventId) -> bool {
         let entry = Entry::new(self.now, id);
         let shard = &mut self.shards[shard_of(id)];
         if let Some(walk) = &mut self.walk {
-            let known = walk.overlay.get(&entry).or_else(|| shard.get(&entry));
+            let known =
+                walk.overlay.get(&entry).or_else(|| shard.get(&entry).filter(|_| !walk.is_all_forgotten));
             let is_new = !known.is_some_and(|known| known.is_remembered(self.now));
             if is_new {
                 walk.overlay.replace(entry);
@@ -152,7 +171,7 @@ impl Ids {
     /// A snapshot begins: it sees the ids of now.
     pub fn begin_walk(&mut self) {
         self.end_walk();
-        self.walk = Some(Walk::default());
+        self.walk = Some(Walk { began: self.now, ..Walk::default() });
     }
 
     /// Shows the snapshot one more shard, grouped by generation; true when it has seen all.
@@ -161,7 +180,7 @@ impl Ids {
         if walk.next < SHARDS {
             walk.ids.clear();
             for entry in &self.shards[walk.next] {
-                let generation = self.now.saturating_add_signed(-entry.age(self.now));
+                let generation = walk.began.saturating_add_signed(-entry.age(walk.began));
                 walk.ids.push((generation, EventId(u128::from_le_bytes(entry.id))));
             }
             walk.ids.sort_unstable();
@@ -181,7 +200,11 @@ impl Ids {
     }
 
     fn end_walk(&mut self) {
-        for entry in self.walk.take().into_iter().flat_map(|walk| walk.overlay) {
+        let Some(walk) = self.walk.take() else { return };
+        if walk.is_all_forgotten {
+            self.forget_all();
+        }
+        for entry in walk.overlay {
             self.shards[shard_of(EventId(u128::from_le_bytes(entry.id)))].replace(entry);
         }
     }

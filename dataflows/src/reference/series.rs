@@ -15,8 +15,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
-    Amount, Epoch, LiveState, MetricType, Micros, Operation, Operator, Reading, Row, RowKind, SeriesId, Shape, Span,
-    Standing, Tally,
+    Amount, Epoch, LiveState, MetricType, Micros, Operation, Operator, Reading, Row, RowKind, SeriesId,
+    Shape, Span, Standing, Tally,
 };
 
 /// An admitted update.
@@ -222,7 +222,7 @@ impl Series {
     pub(super) fn reshape(&mut self, arrival: Micros, shape: Shape) {
         self.let_windows_leave(arrival);
         let class = self.class(arrival);
-        if shape.batch != self.shape.batch {
+        if shape.batch != self.shape.batch && !self.updates.is_empty() {
             self.switching = Some((class, class.window(arrival).end));
         }
         self.shape = shape;
