@@ -85,13 +85,15 @@ pub struct Restart {
     pub fate: Fate,
 }
 
-/// What became of an emission that was not acknowledged.
+/// What became of the emissions that were not acknowledged.
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     Lost,
-    Stored,
-    /// In the store up to and including this series.
-    StoredThrough(u32),
+    /// So many (modulo their number) are in the store, and the next one up to and including a series.
+    Stored {
+        emissions: usize,
+        through: u32,
+    },
 }
 
 /// One happening, with when it happens and how the store keeps up.
@@ -173,7 +175,10 @@ fn advance() -> impl Strategy<Value = Advance> {
 
 fn happening(kind: Kind) -> impl Strategy<Value = Happening> {
     let interrupted = if kind == Kind::Full { 1 } else { 0 };
-    let fate = prop_oneof![Just(Fate::Lost), Just(Fate::Stored), (1u32..6).prop_map(Fate::StoredThrough)];
+    let fate = prop_oneof![
+        1 => Just(Fate::Lost),
+        3 => (0usize..30, 0u32..6).prop_map(|(emissions, through)| Fate::Stored { emissions, through }),
+    ];
     let restart = (1usize..=4, any::<bool>(), fate)
         .prop_map(|(workers, replays, fate)| Happening::Restart(Restart { workers, replays, fate }));
     let anyone = 0usize..8;

@@ -6,10 +6,12 @@
 //!
 //! * A time entry comes before the first entry whose stamp has passed a whole second since the last one. It emits the
 //!   classes with a boundary since their last emission, unless the sink is not ready or an emission is under way.
-//! * `progress` is what the store says of a class: the last emission in it, and through which series. A replay does not
-//!   emit before it, and at it marks what is stored.
+//! * The sink writes emissions one after the other, in the order of their epochs, whatever their class: a row whose
+//!   class has changed may be under way twice.
+//! * `progress` is what the store says of a class: the last emission in it, and through which series. A replay
+//!   does not emit before the greatest progress of all classes, and marks at each what is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{ClassSet, Epoch, Micros, SeriesId, Span};
@@ -162,12 +164,18 @@ impl Writer {
 
     fn hear_of_store(&mut self, number: usize) {
         let heard = self.in_flight.iter().filter(|(_, (_, after))| *after <= number);
-        for (class, upper) in heard.map(|(&class, &(upper, _))| (class, upper)).collect::<Vec<_>>() {
+        let Some(last) = heard.map(|(&class, &(upper, _))| (upper, class)).max() else { return };
+        for (upper, class) in self.in_order().into_iter().take_while(|emission| *emission <= last) {
             self.settle();
             self.push(Step::Acknowledge(class, upper));
             self.in_flight.remove(&class);
             self.progress.insert(class, (upper, THROUGH_ALL));
         }
+    }
+
+    /// The emissions under way, in the order in which the sink writes them.
+    fn in_order(&self) -> BTreeSet<(Epoch, Span)> {
+        self.in_flight.iter().map(|(&class, &(upper, _))| (upper, class)).collect()
     }
 
     /// The time entry that the clock asks for, if it does.
@@ -208,15 +216,21 @@ impl Writer {
         if !restart.replays || self.snapshot.is_none() {
             self.begin_snapshot(usize::MAX);
         }
-        for (class, (upper, _)) in std::mem::take(&mut self.in_flight) {
+        let under_way = self.in_order();
+        let whole = match restart.fate {
+            Fate::Stored { emissions, .. } => emissions % (under_way.len() + 1),
+            Fate::Lost => 0,
+        };
+        for (number, (upper, class)) in under_way.into_iter().enumerate() {
             let through = match restart.fate {
-                Fate::Lost => continue,
-                Fate::Stored => THROUGH_ALL,
-                Fate::StoredThrough(series) => SeriesId(series),
+                Fate::Stored { .. } if number < whole => THROUGH_ALL,
+                Fate::Stored { through, .. } if number == whole => SeriesId(through),
+                _ => break,
             };
             self.push(Step::Store(class, upper, through));
             self.progress.insert(class, (upper, through));
         }
+        self.in_flight.clear();
         let progress = self.progress.clone();
         self.lives.push(Life { workers: restart.workers, progress, steps: Vec::new() });
         let Some((epoch, ticked)) = self.snapshot.take() else { return };
@@ -240,11 +254,11 @@ impl Writer {
         }
         self.note_due(at.seconds());
         let (mut emit, mut stored) = (ClassSet::default(), Vec::new());
+        let is_behind_store = self.progress.values().any(|(upper, _)| *upper > epoch);
         for class in Span::FLUSH {
             match self.progress.get(&class) {
-                Some(&(upper, _)) if upper > epoch => continue,
                 Some(&(upper, through)) if upper == epoch => stored.push((class, through)),
-                _ if self.due.contains(class) => emit.insert(class),
+                _ if self.due.contains(class) && !is_behind_store => emit.insert(class),
                 _ => continue,
             }
             self.due.remove(class);

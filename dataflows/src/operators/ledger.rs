@@ -172,9 +172,12 @@ impl Ledger {
         let is_kin = |entry: &&Entry| self.calendar().period(entry.state.start).start == period;
         match self.entries[..at].iter().rev().find(is_kin) {
             Some(elder) => (elder.state.value, elder.state.frozen_by),
+            // Without elders the window that opened first would have frozen the value. Before it the period was empty,
+            // unless a cut has taken the windows of still earlier updates to another period.
             None => {
                 let first = self.entries.iter().filter(is_kin).min_by_key(|entry| entry.state.opened);
-                (Some(self.state.shape.value(&Tally::EMPTY)), first.map(|first| first.state.start))
+                let before = first.map_or(self.state.shape.value(&Tally::EMPTY), |first| first.state.before);
+                (Some(before), first.map(|first| first.state.start))
             }
         }
     }
@@ -269,6 +272,9 @@ impl Ledger {
         for (entry, _) in self.entries.iter_mut().zip(kin).filter(|(_, kin)| **kin) {
             let window = &mut entry.state;
             let is_ahead = window.start >= at;
+            if is_ahead {
+                window.before = shape.value(&Tally::EMPTY);
+            }
             if !is_ahead && window.frozen_by.is_some_and(|by| by < at) {
                 continue;
             }
@@ -450,11 +456,12 @@ impl Ledger {
         self.state.merges.retain(|merge| merge.class != class);
     }
 
-    /// An emission is in the store.
-    pub fn acknowledge(&mut self, class: Span, upper: Epoch) {
+    /// An emission is in the store. Returns whether merges of a later one are not.
+    pub fn acknowledge(&mut self, class: Span, upper: Epoch) -> bool {
         self.state
             .merges
             .retain(|merge| merge.class != class || merge.upper.is_none_or(|emitted| emitted > upper));
+        self.state.merges.iter().any(|merge| merge.class == class && merge.upper.is_some())
     }
 
     /// The newest live period.

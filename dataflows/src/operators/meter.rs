@@ -210,9 +210,7 @@ impl Meter {
         }
         for slot in std::mem::take(&mut dirty.merging) {
             if let Some(ledger) = self.ledgers.get_mut(&slot) {
-                if ledger.live_state().series <= through {
-                    ledger.acknowledge(class, upper);
-                } else {
+                if ledger.live_state().series > through || ledger.acknowledge(class, upper) {
                     self.classes[class as usize].merging.push(slot);
                 }
             }
