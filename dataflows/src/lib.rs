@@ -20,6 +20,7 @@ mod graph;
 pub mod limit;
 mod operators;
 mod prefetch;
+pub mod reference;
 pub mod tally;
 pub mod types;
 pub mod window;

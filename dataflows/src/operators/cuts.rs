@@ -80,6 +80,9 @@ impl Ledger {
         for (entry, _) in self.entries.iter_mut().zip(kin).filter(|(_, kin)| **kin) {
             let window = &mut entry.state;
             let is_ahead = window.start >= at;
+            if is_ahead {
+                window.before = shape.value(&Tally::EMPTY);
+            }
             if !is_ahead && window.frozen_by.is_some_and(|by| by < at) {
                 continue;
             }
@@ -105,7 +108,7 @@ impl Ledger {
     /// The definition changed.
     pub fn reshape(&mut self, shape: Shape, now: &Tick) {
         let old = std::mem::replace(&mut self.state.shape, shape);
-        if shape.batch != old.batch {
+        if self.state.touched && shape.batch != old.batch {
             let class = match self.state.switching {
                 Some((class, until)) if now.arrival < until => class,
                 _ => old.batch,

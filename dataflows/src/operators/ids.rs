@@ -67,15 +67,21 @@ pub(crate) struct Ids {
     generation_micros: i64,
     /// The generation of the last epoch.
     now: u64,
-    /// The next shard to sweep; all are clean when it is past the last one.
+    /// The next shard to sweep, in a circle: a change of generation must not send it back to the first.
     sweep: usize,
+    /// How many shards may still hold something to sweep.
+    unswept: usize,
     /// While a snapshot walks: the shards it has yet to see, and what was inserted since it began.
     walk: Option<Walk>,
 }
 
 #[derive(Default)]
 struct Walk {
+    /// The generation in which it began.
+    began: u64,
     next: usize,
+    /// Whether what is in the shards only matters to the walk.
+    is_all_forgotten: bool,
     overlay: Shard,
     ids: Vec<(u64, EventId)>,
 }
@@ -85,22 +91,41 @@ impl Ids {
     pub fn new(horizon_secs: u32) -> Ids {
         let horizon_micros = i64::from(horizon_secs.max(1)) * Micros::PER_SECOND;
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        Ids { shards, generation_micros: horizon_micros / GENERATIONS, now: 0, sweep: SHARDS, walk: None }
+        Ids {
+            shards,
+            generation_micros: horizon_micros / GENERATIONS,
+            now: 0,
+            sweep: 0,
+            unswept: 0,
+            walk: None,
+        }
     }
 
     /// An epoch begins: fixes the generation, and sweeps a little if there is something to sweep.
     pub fn advance(&mut self, arrival: Micros) {
         let generation = arrival.0.div_euclid(self.generation_micros).max(0) as u64;
         if generation != self.now {
-            (self.now, self.sweep) = (generation, 0);
+            if generation > self.now + GENERATIONS as u64 {
+                self.forget_all();
+            }
+            (self.now, self.unswept) = (generation, SHARDS);
         }
-        if self.sweep < SHARDS && self.walk.is_none() {
+        if self.unswept > 0 && self.walk.is_none() {
             let shard = &mut self.shards[self.sweep];
             shard.retain(|entry| entry.is_remembered(generation));
             if shard.capacity() > 4 * shard.len() {
                 shard.shrink_to_fit();
             }
-            self.sweep += 1;
+            self.sweep = (self.sweep + 1) % SHARDS;
+            self.unswept -= 1;
+        }
+    }
+
+    /// Nothing is remembered any more, and 16 bits of generation must not come round to say otherwise.
+    fn forget_all(&mut self) {
+        match &mut self.walk {
+            Some(walk) => (walk.overlay, walk.is_all_forgotten) = (Shard::default(), true),
+            None => self.shards.iter_mut().for_each(|shard| *shard = Shard::default()),
         }
     }
 
@@ -109,7 +134,8 @@ impl Ids {
         let entry = Entry::new(self.now, id);
         let shard = &mut self.shards[shard_of(id)];
         if let Some(walk) = &mut self.walk {
-            let known = walk.overlay.get(&entry).or_else(|| shard.get(&entry));
+            let known =
+                walk.overlay.get(&entry).or_else(|| shard.get(&entry).filter(|_| !walk.is_all_forgotten));
             let is_new = !known.is_some_and(|known| known.is_remembered(self.now));
             if is_new {
                 walk.overlay.replace(entry);
@@ -145,7 +171,7 @@ impl Ids {
     /// A snapshot begins: it sees the ids of now.
     pub fn begin_walk(&mut self) {
         self.end_walk();
-        self.walk = Some(Walk::default());
+        self.walk = Some(Walk { began: self.now, ..Walk::default() });
     }
 
     /// Shows the snapshot one more shard, grouped by generation; true when it has seen all.
@@ -154,7 +180,7 @@ impl Ids {
         if walk.next < SHARDS {
             walk.ids.clear();
             for entry in &self.shards[walk.next] {
-                let generation = self.now.saturating_add_signed(-entry.age(self.now));
+                let generation = walk.began.saturating_add_signed(-entry.age(walk.began));
                 walk.ids.push((generation, EventId(u128::from_le_bytes(entry.id))));
             }
             walk.ids.sort_unstable();
@@ -174,7 +200,11 @@ impl Ids {
     }
 
     fn end_walk(&mut self) {
-        for entry in self.walk.take().into_iter().flat_map(|walk| walk.overlay) {
+        let Some(walk) = self.walk.take() else { return };
+        if walk.is_all_forgotten {
+            self.forget_all();
+        }
+        for entry in walk.overlay {
             self.shards[shard_of(EventId(u128::from_le_bytes(entry.id)))].replace(entry);
         }
     }
@@ -216,6 +246,26 @@ mod tests {
         (0..=255).for_each(|number| assert!(ids.insert(id(number))));
         assert_eq!(ids.len(), 256);
         (0..SHARDS).for_each(|_| ids.advance(Micros::from_seconds(90)));
+        assert_eq!(ids.len(), 0);
+    }
+
+    #[test]
+    fn an_id_stays_forgotten_when_generations_come_round() {
+        let mut ids = Ids::new(HORIZON_SECS);
+        ids.advance(Micros::from_seconds(0));
+        assert!(ids.insert(id(255)));
+        ids.advance(Micros::from_seconds(10 * 0x10000));
+        assert!(ids.insert(id(255)));
+    }
+
+    #[test]
+    fn the_sweep_gives_memory_back_though_each_epoch_is_a_new_generation() {
+        let mut ids = Ids::new(HORIZON_SECS);
+        for number in 0..=255 {
+            ids.advance(Micros::from_seconds(10 * i64::from(number)));
+            assert!(ids.insert(id(number)));
+        }
+        (256..600).for_each(|number| ids.advance(Micros::from_seconds(10 * number)));
         assert_eq!(ids.len(), 0);
     }
 
