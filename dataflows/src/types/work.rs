@@ -52,6 +52,11 @@ impl ClassSet {
         self.0 |= 1 << class as u16;
     }
 
+    /// Takes the class of this batch interval out.
+    pub fn remove(&mut self, class: Span) {
+        self.0 &= !(1 << class as u16);
+    }
+
     /// The classes that are in both sets.
     pub fn and(self, other: ClassSet) -> ClassSet {
         ClassSet(self.0 & other.0)
