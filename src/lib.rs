@@ -4,5 +4,5 @@
 pub mod admission;
 pub mod clock;
 pub mod control;
-pub mod journal;
+pub mod sinks;
 pub mod store;
