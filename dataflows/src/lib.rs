@@ -5,18 +5,21 @@
 //! ```text
 //!  types · amount · tally · window · limit      the vocabulary and its algebra
 //!            │
-//!  operators {calendar, ledger, ids, meter, batch}      what happens to an update
+//!  operators      what happens to an update: meter applies it, batch hands on what has changed
 //!            │
 //!  graph          the main path as a timely dataflow, top to bottom
 //!            │
 //!  driver         the synchronous door that service, oracle tests and benches share
 //! ```
 
+#![deny(unsafe_code)]
+
 pub mod amount;
 pub mod driver;
 mod graph;
 pub mod limit;
-pub mod operators;
+mod operators;
+mod prefetch;
 pub mod reference;
 pub mod tally;
 pub mod types;

@@ -4,7 +4,7 @@
 //! * A *period* lies between two neighbouring boundaries: cuts, and for `reset` the starts of `reset` windows. Its start
 //!   is its identity.
 
-use crate::types::{MetricType, Micros, Shape, Window};
+use crate::types::{MetricType, Micros, Shape, Span, Window};
 
 /// How many windows back memory and decisions reach, the present one included.
 const WINDOWS_KEPT: u32 = 8;
@@ -75,14 +75,14 @@ pub(crate) fn is_open(shape: &Shape, period: Period, arrival: Micros) -> bool {
 }
 
 /// Rows that start before this moment are eight windows old.
-pub(crate) fn horizon(shape: &Shape, now: Micros) -> Micros {
-    shape.flush.back(now, WINDOWS_KEPT - 1).start
+pub(crate) fn horizon(flush: Span, now: Micros) -> Micros {
+    flush.back(now, WINDOWS_KEPT - 1).start
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Amount, Operation, Span};
+    use crate::types::{Amount, Operation};
 
     fn shape(metric_type: MetricType, reset: Span) -> Shape {
         Shape {

@@ -1,7 +1,7 @@
 //! Which series changed since the last emission of one batch class: a bit a slot, so that an emission walks them in
 //! slot order without sorting. An eighth of a byte a series for each class in use.
 
-use crate::types::{Epoch, Micros, Span};
+use crate::types::{Micros, Span};
 
 /// The changed series of one batch class.
 #[derive(Debug, Default)]
@@ -10,8 +10,6 @@ pub(crate) struct DirtySet {
     words: Vec<u64>,
     /// Arrival of the first change; none when nothing changed.
     first_change: Option<Micros>,
-    /// The last emission that is in the store.
-    pub acknowledged: Epoch,
     /// Slots with merges that were emitted and not yet acknowledged.
     pub merging: Vec<u32>,
 }

@@ -11,57 +11,75 @@
 //!   that neighbour's value; all of them while a window of the future is there, which a cut may still rearrange.
 //! * A cut moves the windows ahead of it to the new period; updates stay in the period that they were admitted to.
 
-use super::calendar::{Calendar, Period, horizon, is_open};
+use super::calendar::{Calendar, Period, is_open};
+use super::plain::Plain;
+use super::tick::Tick;
 use crate::types::{
-    Amount, ClassSet, Epoch, LiveState, MergeState, Micros, PeriodState, Row, RowKind, SeriesState, Shape,
-    Span, Standing, Tally, Window, WindowState,
+    Amount, ClassSet, Epoch, LiveState, MergeState, Micros, PeriodState, Row, RowKind, SeriesId, SeriesState,
+    Shape, Span, Standing, Tally, Window, WindowState,
 };
-
-/// How many cuts of a series are remembered: where an older one was no longer changes which row an event belongs to.
-const CUTS_MAX: usize = 1_024;
-
-/// The moment at which something happens to a series.
-pub(crate) struct Now<'a> {
-    /// The arrival stamp.
-    pub arrival: Micros,
-    /// The greatest stamp so far: what has left does not come back when the clock goes back.
-    pub high: Micros,
-    /// The last emission of each class that is in the store.
-    pub acknowledged: &'a dyn Fn(Span) -> Epoch,
-}
 
 /// A window, and the emission of its row that may not be in the store yet.
 #[derive(Clone, Debug)]
-struct Entry {
-    state: WindowState,
-    sent: Option<(Span, Epoch)>,
+pub(super) struct Entry {
+    /// The window.
+    pub state: WindowState,
+    /// The last emission of its row.
+    pub sent: Option<(Span, Epoch)>,
 }
 
 /// One series. The `windows` of `state` are empty: they are in `entries`.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
-    state: SeriesState,
-    entries: Vec<Entry>,
+    pub(super) state: SeriesState,
+    pub(super) entries: Vec<Entry>,
 }
 
 impl Ledger {
-    /// Takes over a series.
-    pub fn new(mut state: SeriesState) -> Ledger {
-        let entries =
-            std::mem::take(&mut state.windows).into_iter().map(|state| Entry { state, sent: None }).collect();
-        Ledger { state, entries }
+    /// Takes over a series. `in_flight` says by window which rows are part of the last emission of the series' class.
+    pub fn new(mut state: SeriesState, in_flight: &[bool], now: &Tick) -> Ledger {
+        let emission = (state.shape.batch, now.flight(state.shape.batch).upper);
+        let mut in_flight = in_flight.iter();
+        let entries = std::mem::take(&mut state.windows).into_iter().map(|state| {
+            let is_sent = in_flight.next() == Some(&true);
+            Entry { state, sent: is_sent.then_some(emission) }
+        });
+        Ledger { entries: entries.collect(), state }
     }
 
     /// Everything there is to know of it. What was emitted and not acknowledged is dirty again.
-    pub fn export(&self, acknowledged: &dyn Fn(Span) -> Epoch) -> SeriesState {
+    pub fn export(&self, now: &Tick) -> SeriesState {
         let windows = self.entries.iter().map(|entry| {
             let mut state = entry.state;
-            if let Some((class, _)) = entry.in_flight(acknowledged) {
+            if let Some((class, _)) = entry.in_flight(now) {
                 state.dirty.insert(class);
             }
             state
         });
         SeriesState { windows: windows.collect(), ..self.state.clone() }
+    }
+
+    /// The series and what of it is in flight, if the compact form can express it.
+    pub fn compact(&mut self, now: &Tick) -> Option<(SeriesState, Vec<bool>)> {
+        if self.state.switching.is_some_and(|(_, until)| until <= now.high) {
+            self.state.switching = None;
+        }
+        if !self.state.cuts.is_empty() || !self.state.merges.is_empty() || self.state.switching.is_some() {
+            return None;
+        }
+        self.evict(now);
+        let windows = self.entries.iter().map(|entry| entry.state).collect();
+        let state = SeriesState { windows, ..self.state.clone() };
+        let flights: Vec<_> = self.entries.iter().map(|entry| entry.in_flight(now)).collect();
+        let emission = (state.shape.batch, now.flight(state.shape.batch).upper);
+        let is_own = flights.iter().flatten().all(|&flight| flight == emission);
+        let in_flight = flights.iter().map(Option::is_some).collect();
+        (is_own && Plain::fits(&state, now)).then_some((state, in_flight))
+    }
+
+    /// The series.
+    pub fn series(&self) -> SeriesId {
+        self.state.series
     }
 
     /// How it counts.
@@ -78,12 +96,12 @@ impl Ledger {
         (self.entries.len(), bytes)
     }
 
-    fn calendar(&self) -> Calendar<'_> {
+    pub(super) fn calendar(&self) -> Calendar<'_> {
         Calendar { shape: &self.state.shape, cuts: &self.state.cuts }
     }
 
     /// The class that collects changes made at a stamp; none for a series that is not stored.
-    fn class(&self, arrival: Micros) -> Option<Span> {
+    pub(super) fn class(&self, arrival: Micros) -> Option<Span> {
         let class = match self.state.switching {
             Some((old, until)) if arrival < until => old,
             _ => self.state.shape.batch,
@@ -92,12 +110,12 @@ impl Ledger {
     }
 
     /// Adds an admitted update. Returns the class that has something to emit now.
-    pub fn add(&mut self, event_at: Micros, amount: Amount, now: &Now) -> Option<Span> {
+    pub fn add(&mut self, event_at: Micros, amount: Amount, now: &Tick) -> Option<Span> {
         self.state.touched = true;
         self.evict(now);
         let class = self.class(now.arrival);
         let row = self.calendar().row(event_at);
-        let has_aged = row.start < horizon(&self.state.shape, now.high);
+        let has_aged = row.start < now.horizon(self.state.shape.flush);
         let period = self.period_for_update(event_at, has_aged, now);
         let position = self.find(row.start);
         let stays =
@@ -126,7 +144,7 @@ impl Ledger {
     }
 
     /// The period of an update, if its tally is kept: it is open, or the newest, or may still get windows.
-    fn period_for_update(&mut self, event_at: Micros, has_aged: bool, now: &Now) -> Option<usize> {
+    fn period_for_update(&mut self, event_at: Micros, has_aged: bool, now: &Tick) -> Option<usize> {
         let period = self.calendar().period(event_at);
         match self.state.periods.binary_search_by_key(&period.start, |known| known.start) {
             Ok(index) => Some(index),
@@ -141,7 +159,7 @@ impl Ledger {
         }
     }
 
-    fn open_period(&mut self, index: usize, period: Period) {
+    pub(super) fn open_period(&mut self, index: usize, period: Period) {
         let Period { start, end } = period;
         self.state.periods.insert(index, PeriodState { start, end, tally: Tally::EMPTY, newest: None });
     }
@@ -205,144 +223,13 @@ impl Ledger {
         after != before && newest.is_some_and(|newest| mark(&mut self.entries[newest].state, class))
     }
 
-    /// A new live period begins at the arrival stamp. Returns the class that has something to emit now.
-    pub fn cut(&mut self, now: &Now) -> Option<Span> {
-        let at = now.arrival;
-        if self.state.cuts.last().is_some_and(|&last| last >= at) {
-            return None;
-        }
-        self.evict(now);
-        let (class, old) = (self.class(at), self.calendar().period(at));
-        let kin: Vec<bool> = {
-            let calendar = self.calendar();
-            self.entries.iter().map(|entry| calendar.period(entry.state.start).start == old.start).collect()
-        };
-        self.state.cuts.push(at);
-        if self.state.cuts.len() > CUTS_MAX {
-            self.state.cuts.remove(0);
-        }
-        let mut changed = self.split_row(at, class);
-        let new = Period { start: Some(at), end: old.end };
-        let Err(index) = self.state.periods.binary_search_by_key(&new.start, |known| known.start) else {
-            return class.filter(|_| changed);
-        };
-        self.open_period(index, new);
-        if old.start == new.start {
-            return class.filter(|_| changed); // The cut is where a period began anyway.
-        }
-        let shape = self.state.shape;
-        let old_tally = match self.state.periods.iter_mut().find(|known| known.start == old.start) {
-            Some(known) => {
-                known.end = Some(at);
-                known.newest = None;
-                known.tally
-            }
-            None => Tally::EMPTY,
-        };
-        let values: Vec<Amount> = self
-            .entries
-            .iter()
-            .map(|entry| entry.state.value.unwrap_or_else(|| shape.value(&old_tally)))
-            .collect();
-        self.rearrange(&kin, at, old.start);
-        for ((entry, before), _) in self.entries.iter_mut().zip(values).zip(kin).filter(|(_, kin)| *kin) {
-            let tally = if entry.state.start < at { old_tally } else { Tally::EMPTY };
-            let after = entry.state.value.unwrap_or_else(|| shape.value(&tally));
-            changed |= after != before && mark(&mut entry.state, class);
-        }
-        class.filter(|_| changed)
-    }
-
-    /// A cut inside a row ends the row.
-    fn split_row(&mut self, at: Micros, class: Option<Span>) -> bool {
-        let cut = |entry: &&mut Entry| entry.state.start < at && at < entry.state.end;
-        self.entries.iter_mut().find(cut).is_some_and(|entry| {
-            entry.state.end = at;
-            mark(&mut entry.state, class)
-        })
-    }
-
-    /// Gives the windows of the old period on each side of a cut the values that they have now.
-    fn rearrange(&mut self, kin: &[bool], at: Micros, old_start: Option<Micros>) {
-        let shape = self.state.shape;
-        let openings: Vec<(Micros, u32, Amount)> = (self.entries.iter().zip(kin))
-            .filter(|(_, kin)| **kin)
-            .map(|(entry, _)| (entry.state.start, entry.state.opened, entry.state.before))
-            .collect();
-        for (entry, _) in self.entries.iter_mut().zip(kin).filter(|(_, kin)| **kin) {
-            let window = &mut entry.state;
-            let is_ahead = window.start >= at;
-            if is_ahead {
-                window.before = shape.value(&Tally::EMPTY);
-            }
-            if !is_ahead && window.frozen_by.is_some_and(|by| by < at) {
-                continue;
-            }
-            // What froze the value is the first window that opened above it on its own side of the cut.
-            let above =
-                openings.iter().filter(|(start, ..)| *start > window.start && (is_ahead || *start < at));
-            let first = above.min_by_key(|(_, opened, _)| *opened);
-            window.frozen_by = first.map(|(start, ..)| *start);
-            window.value =
-                first.map(|(.., before)| if is_ahead { shape.value(&Tally::EMPTY) } else { *before });
-        }
-        let newest_below = openings.iter().map(|(start, ..)| *start).filter(|start| *start < at).max();
-        let newest_ahead = openings.iter().map(|(start, ..)| *start).filter(|start| *start >= at).max();
-        for period in &mut self.state.periods {
-            if period.start == old_start {
-                period.newest = newest_below;
-            } else if period.start == Some(at) {
-                period.newest = newest_ahead;
-            }
-        }
-    }
-
-    /// The definition changed.
-    pub fn reshape(&mut self, shape: Shape, now: &Now) {
-        let old = std::mem::replace(&mut self.state.shape, shape);
-        if self.state.touched && shape.batch != old.batch {
-            let class = match self.state.switching {
-                Some((class, until)) if now.arrival < until => class,
-                _ => old.batch,
-            };
-            self.state.switching = Some((class, class.window(now.arrival).end));
-        }
-        if !shape.stored {
-            self.entries.iter_mut().for_each(|entry| entry.state.dirty = ClassSet::default());
-            self.state.merges.retain(|merge| merge.upper.is_some());
-        }
-        let counts = |shape: &Shape| {
-            (shape.operation, shape.metric_type, shape.flush, shape.reset, shape.initial_value)
-        };
-        if counts(&shape) != counts(&old) {
-            self.recount(&old, now.arrival);
-        }
-    }
-
-    /// An update slipped in before the intervals changed: the newest tally becomes that of the present period.
-    fn recount(&mut self, old: &Shape, at: Micros) {
-        let periods = std::mem::take(&mut self.state.periods);
-        for entry in self.entries.iter_mut().filter(|entry| entry.state.value.is_none()) {
-            let own = periods.iter().find(|period| period.newest == Some(entry.state.start));
-            entry.state.value = own.map(|period| old.value(&period.tally));
-        }
-        let Some(newest) = periods.last() else { return };
-        let at = if self.state.touched { at } else { self.state.cuts.last().copied().unwrap_or(at) };
-        let Period { start, end } = self.calendar().period(at);
-        self.state.periods.push(PeriodState { start, end, ..*newest });
-        if let Some(Ok(index)) = newest.newest.map(|newest| self.find(newest)) {
-            (self.entries[index].state.value, self.entries[index].state.frozen_by) = (None, None);
-        }
-    }
-
     /// Lets go what is eight windows old and in the store, and the periods that nothing needs any more.
-    fn evict(&mut self, now: &Now) {
-        let horizon = horizon(&self.state.shape, now.high);
+    pub(super) fn evict(&mut self, now: &Tick) {
+        let horizon = now.horizon(self.state.shape.flush);
         let newest = self.entries.iter().rposition(|entry| !entry.state.left);
         for (index, entry) in self.entries.iter_mut().enumerate() {
             let has_aged = entry.state.start < horizon && Some(index) != newest;
-            let is_stored =
-                entry.state.dirty == ClassSet::default() && entry.in_flight(now.acknowledged).is_none();
+            let is_stored = entry.state.dirty == ClassSet::default() && entry.in_flight(now).is_none();
             entry.state.left |= has_aged && is_stored;
         }
         let has_future = self.entries.last().is_some_and(|entry| entry.state.start > now.high);
@@ -357,7 +244,7 @@ impl Ledger {
         self.drop_periods(horizon, now);
     }
 
-    fn drop_periods(&mut self, horizon: Micros, now: &Now) {
+    fn drop_periods(&mut self, horizon: Micros, now: &Tick) {
         if self.state.periods.len() < 2 {
             return;
         }
@@ -375,7 +262,7 @@ impl Ledger {
         });
     }
 
-    fn find(&self, start: Micros) -> Result<usize, usize> {
+    pub(super) fn find(&self, start: Micros) -> Result<usize, usize> {
         self.entries.binary_search_by_key(&start, |entry| entry.state.start)
     }
 
@@ -474,13 +361,13 @@ impl Ledger {
 }
 
 impl Entry {
-    fn in_flight(&self, acknowledged: &dyn Fn(Span) -> Epoch) -> Option<(Span, Epoch)> {
-        self.sent.filter(|&(class, upper)| upper > acknowledged(class))
+    fn in_flight(&self, now: &Tick) -> Option<(Span, Epoch)> {
+        self.sent.filter(|&(class, upper)| upper > now.flight(class).acknowledged)
     }
 }
 
 /// Makes a row dirty; one that has left, or is not stored, never is. Returns whether it is.
-fn mark(window: &mut WindowState, class: Option<Span>) -> bool {
+pub(super) fn mark(window: &mut WindowState, class: Option<Span>) -> bool {
     match class {
         Some(class) if !window.left => {
             window.dirty.insert(class);
