@@ -36,11 +36,14 @@ pub struct PartRows<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Try again later.
-    #[error("the store is not available: {0}")] Unavailable(String),
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
     /// The commit may have happened: read progress again.
-    #[error("the outcome of the commit is unknown: {0}")] Ambiguous(String),
+    #[error("the outcome of the commit is unknown: {0}")]
+    Ambiguous(String),
     /// A human must act; the sentence says what to do.
-    #[error("{0}")] Fatal(String),
+    #[error("{0}")]
+    Fatal(String),
 }
 
 /// The writing side, owned by the sink thread.
@@ -51,12 +54,27 @@ pub trait Store: Send {
 }
 
 /// One page of a series' history.
-pub struct HistoryQuery { pub series: SeriesId, pub start: Option<Micros>, pub end: Option<Micros>, /// strictly before (newest first)
-    pub before: Option<Micros>, pub limit: usize }
+pub struct HistoryQuery {
+    pub series: SeriesId,
+    pub start: Option<Micros>,
+    pub end: Option<Micros>,
+    /// strictly before (newest first)
+    pub before: Option<Micros>,
+    pub limit: usize,
+}
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryRow { pub window_start: Micros, pub window_end: Micros, pub tally: Tally, pub value: Amount, pub flushed_at: Option<Micros> }
+pub struct HistoryRow {
+    pub window_start: Micros,
+    pub window_end: Micros,
+    pub tally: Tally,
+    pub value: Amount,
+    pub flushed_at: Option<Micros>,
+}
 /// Rows, and the progress of the series' class read in the same transaction.
-pub struct HistoryPage { pub rows: Vec<HistoryRow>, pub progress: Option<(Epoch, SeriesId)> }
+pub struct HistoryPage {
+    pub rows: Vec<HistoryRow>,
+    pub progress: Option<(Epoch, SeriesId)>,
+}
 
 /// The reading side; blocking, call from `spawn_blocking`.
 pub trait History: Send + Sync {

@@ -1,7 +1,7 @@
 //! Between the two forms of a series: the compact one of `cells` and the general one of `ledger`.
 //!
-//! `export` is total. `install` takes what `fits`: no cut, no merge, no class switching, no window of the future (unless
-//! windows are periods), every start a whole second, every value where the compact rules would have put it.
+//! `export` is total. `install` takes what `fits`: no cut, no merge, no class switching, no window that a cut
+//! could still move (unless windows are periods), every start a whole second, every value where the compact rules would have put it.
 
 use super::calendar::{Calendar, Period};
 use super::cells::{Base, Flags, NONE, Past, Record, Sums, moment, packed_seconds};
@@ -155,7 +155,7 @@ impl Plain {
         };
         let newest = state.windows.last();
         state.windows.iter().all(is_aligned)
-            && newest.is_some_and(|newest| !newest.left && (is_periodic || newest.start <= now.high))
+            && newest.is_some_and(|newest| !newest.left && (is_periodic || newest.start < now.high))
             && if is_periodic { periods_are_windows(state) } else { values_are_where_they_belong(state) }
     }
 

@@ -8,7 +8,7 @@ use crate::types::{Micros, Span};
 pub(crate) struct DirtySet {
     /// Bit `slot % 64` of word `slot / 64`.
     words: Vec<u64>,
-    /// Arrival of the first change; none when nothing changed.
+    /// Arrival of the first change (after a restart: long ago); none when nothing changed.
     first_change: Option<Micros>,
     /// Slots with merges that were emitted and not yet acknowledged.
     pub merging: Vec<u32>,
@@ -22,7 +22,7 @@ impl DirtySet {
             self.words.resize(word + 1, 0);
         }
         self.words[word] |= 1 << (slot % 64);
-        self.first_change.get_or_insert(at);
+        self.first_change = Some(self.first_change.map_or(at, |first| first.min(at)));
     }
 
     /// When the class wants its next time entry; none when nothing changed.

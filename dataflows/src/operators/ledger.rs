@@ -24,8 +24,8 @@ use crate::types::{
 pub(super) struct Entry {
     /// The window.
     pub state: WindowState,
-    /// The last emission of its row.
-    pub sent: Option<(Span, Epoch)>,
+    /// The last emission of its row in each class.
+    pub sent: Vec<(Span, Epoch)>,
 }
 
 /// One series. The `windows` of `state` are empty: they are in `entries`.
@@ -42,7 +42,7 @@ impl Ledger {
         let mut in_flight = in_flight.iter();
         let entries = std::mem::take(&mut state.windows).into_iter().map(|state| {
             let is_sent = in_flight.next() == Some(&true);
-            Entry { state, sent: is_sent.then_some(emission) }
+            Entry { state, sent: Vec::from_iter(is_sent.then_some(emission)) }
         });
         Ledger { entries: entries.collect(), state }
     }
@@ -51,9 +51,7 @@ impl Ledger {
     pub fn export(&self, now: &Tick) -> SeriesState {
         let windows = self.entries.iter().map(|entry| {
             let mut state = entry.state;
-            if let Some((class, _)) = entry.in_flight(now) {
-                state.dirty.insert(class);
-            }
+            entry.in_flight(now).for_each(|(class, _)| state.dirty.insert(class));
             state
         });
         SeriesState { windows: windows.collect(), ..self.state.clone() }
@@ -70,10 +68,10 @@ impl Ledger {
         self.evict(now);
         let windows = self.entries.iter().map(|entry| entry.state).collect();
         let state = SeriesState { windows, ..self.state.clone() };
-        let flights: Vec<_> = self.entries.iter().map(|entry| entry.in_flight(now)).collect();
         let emission = (state.shape.batch, now.flight(state.shape.batch).upper);
-        let is_own = flights.iter().flatten().all(|&flight| flight == emission);
-        let in_flight = flights.iter().map(Option::is_some).collect();
+        let is_own =
+            self.entries.iter().flat_map(|entry| entry.in_flight(now)).all(|flight| flight == emission);
+        let in_flight = self.entries.iter().map(|entry| entry.in_flight(now).next().is_some()).collect();
         (is_own && Plain::fits(&state, now)).then_some((state, in_flight))
     }
 
@@ -182,7 +180,7 @@ impl Ledger {
         let opened = self.entries.iter().map(|entry| entry.state.opened + 1).max().unwrap_or(0);
         let (Window { start, end }, tally, dirty) = (row, Tally::EMPTY, ClassSet::default());
         let state = WindowState { start, end, tally, value, frozen_by, opened, before, left, dirty };
-        self.entries.insert(at, Entry { state, sent: None });
+        self.entries.insert(at, Entry { state, sent: Vec::new() });
     }
 
     /// The value of a window opened late at `at`: its elder neighbour's; without one, that of a period without updates.
@@ -229,10 +227,10 @@ impl Ledger {
         let newest = self.entries.iter().rposition(|entry| !entry.state.left);
         for (index, entry) in self.entries.iter_mut().enumerate() {
             let has_aged = entry.state.start < horizon && Some(index) != newest;
-            let is_stored = entry.state.dirty == ClassSet::default() && entry.in_flight(now).is_none();
+            let is_stored = entry.state.dirty == ClassSet::default() && entry.in_flight(now).next().is_none();
             entry.state.left |= has_aged && is_stored;
         }
-        let has_future = self.entries.last().is_some_and(|entry| entry.state.start > now.high);
+        let has_future = self.entries.last().is_some_and(|entry| entry.state.start >= now.high);
         if !has_future {
             let husk = self.entries.iter().rposition(|entry| entry.state.left);
             let mut index = 0..;
@@ -299,7 +297,8 @@ impl Ledger {
         for entry in self.entries.iter_mut().filter(|entry| entry.state.dirty.contains(class)) {
             let window = &mut entry.state;
             window.dirty.remove(class);
-            entry.sent = Some((class, upper));
+            entry.sent.retain(|(sent, _)| *sent != class);
+            entry.sent.push((class, upper));
             let period = self.state.periods.iter().find(|period| period.newest == Some(window.start));
             let value =
                 window.value.unwrap_or_else(|| shape.value(&period.map_or(window.tally, |own| own.tally)));
@@ -339,7 +338,10 @@ impl Ledger {
 
     /// All that a class has to emit is already in the store.
     pub fn mark_stored(&mut self, class: Span) {
-        self.entries.iter_mut().for_each(|entry| entry.state.dirty.remove(class));
+        for entry in &mut self.entries {
+            entry.state.dirty.remove(class);
+            entry.sent.retain(|(sent, _)| *sent != class);
+        }
         self.state.merges.retain(|merge| merge.class != class);
     }
 
@@ -361,8 +363,9 @@ impl Ledger {
 }
 
 impl Entry {
-    fn in_flight(&self, now: &Tick) -> Option<(Span, Epoch)> {
-        self.sent.filter(|&(class, upper)| upper > now.flight(class).acknowledged)
+    /// The emissions of its row that may not be in the store yet.
+    fn in_flight(&self, now: &Tick) -> impl Iterator<Item = (Span, Epoch)> {
+        self.sent.iter().copied().filter(|&(class, upper)| upper > now.flight(class).acknowledged)
     }
 }
 

@@ -39,6 +39,9 @@ const SWEEP: u32 = 2_048;
 /// How many ledgers a time entry looks at for series that have become ordinary.
 const COMPACT: usize = 64;
 
+/// When what a snapshot brings back as dirty may have changed: it is due at once.
+const LONG_AGO: Micros = Micros(i64::MIN / 2);
+
 /// What the works of some epochs led to.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
@@ -347,15 +350,11 @@ impl Meter {
             flight.acknowledged = flight.acknowledged.max(upper);
         }
         for slot in std::mem::take(&mut self.classes[class as usize].merging) {
-            match self.ledgers.get_mut(&slot) {
-                Some(ledger) if ledger.series() <= through => {
-                    if ledger.acknowledge(class, upper) {
-                        self.classes[class as usize].merging.push(slot);
-                    }
-                    self.take_ledger(slot);
-                }
-                Some(_) => self.classes[class as usize].merging.push(slot),
-                None => {}
+            let Some(ledger) = self.ledgers.get_mut(&slot) else { continue };
+            if ledger.series() > through || ledger.acknowledge(class, upper) {
+                self.classes[class as usize].merging.push(slot);
+            } else {
+                self.take_ledger(slot);
             }
         }
     }
@@ -396,15 +395,14 @@ impl Meter {
 
     /// Puts a series of a snapshot into an unused slot.
     pub fn restore(&mut self, slot: u32, state: &SeriesState) {
-        for class in Span::FLUSH {
-            let set = &mut self.classes[class as usize];
-            let is_merging = state.merges.iter().any(|merge| merge.class == class);
-            if is_merging || state.windows.iter().any(|window| window.dirty.contains(class)) {
-                set.insert(slot, self.tick.high);
+        for window in &state.windows {
+            for class in window.dirty.iter() {
+                self.classes[class as usize].insert(slot, LONG_AGO);
             }
-            if is_merging {
-                set.merging.push(slot);
-            }
+        }
+        for merge in &state.merges {
+            self.classes[merge.class as usize].insert(slot, LONG_AGO);
+            self.classes[merge.class as usize].merging.push(slot);
         }
         self.plain.open(slot, state.series, &state.shape);
         self.plain.vacate(slot, Flags::LEDGER);

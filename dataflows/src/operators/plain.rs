@@ -109,7 +109,7 @@ impl Plain {
             stored: old.stored,
             ..*shape
         };
-        if old.batch != shape.batch || cell.flags.is_touched() && kept != old {
+        if cell.flags.is_touched() && kept != old {
             return Err(NeedsLedger);
         }
         let mut flags = flags(shape);
@@ -257,7 +257,7 @@ impl Plain {
         let is_periodic = cell.flags.has(Flags::PERIODIC);
         let owner = if is_periodic { Owner::Current } else { self.owner(slot, event_at)? };
         if found.is_none() {
-            let is_simple = is_periodic || matches!(owner, Owner::Current) && moment(cell.window) <= now.high;
+            let is_simple = is_periodic || matches!(owner, Owner::Current) && moment(cell.window) < now.high;
             if moment(start) < now.horizons[cell.flags.flush()] || !is_simple {
                 return Err(NeedsLedger);
             }

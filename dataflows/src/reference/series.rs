@@ -60,8 +60,8 @@ pub(super) struct Series {
     left: BTreeSet<Micros>,
     /// (window, class) with the arrival of the first change that has not been emitted.
     dirty: BTreeMap<(Micros, Span), Micros>,
-    /// The last emission of each row that may not be in the store. The sink writes in order: when it is, so are those before.
-    in_flight: BTreeMap<Micros, (Span, Epoch)>,
+    /// (window, class, epoch) of rows on their way to the store.
+    in_flight: BTreeSet<(Micros, Span, Epoch)>,
     merges: Vec<Merge>,
     /// The class that still collects changes up to that moment.
     switching: Option<(Span, Micros)>,
@@ -77,7 +77,7 @@ impl Series {
             updates: Vec::new(),
             left: BTreeSet::new(),
             dirty: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
             merges: Vec::new(),
             switching: None,
             was_always_stored: shape.stored,
@@ -142,7 +142,7 @@ impl Series {
         let residents = self.residents();
         for key in residents.iter().copied().filter(|key| Some(key) != residents.last()) {
             let is_dirty = self.dirty.keys().any(|(window, _)| *window == key);
-            let is_in_flight = self.in_flight.contains_key(&key);
+            let is_in_flight = self.in_flight.iter().any(|(window, ..)| *window == key);
             if self.is_old(key, arrival) && !is_dirty && !is_in_flight {
                 self.left.insert(key);
             }
@@ -247,7 +247,7 @@ impl Series {
                 value,
                 kind: RowKind::Absolute,
             });
-            self.in_flight.insert(key, (class, epoch));
+            self.in_flight.insert((key, class, epoch));
         }
         self.dirty.retain(|(_, dirty), _| *dirty != class);
         let Shape { operation, initial_value, .. } = self.shape;
@@ -268,19 +268,19 @@ impl Series {
 
     pub(super) fn mark_stored(&mut self, class: Span) {
         self.dirty.retain(|(_, dirty), _| *dirty != class);
-        self.in_flight.retain(|_, (sent, _)| *sent != class);
+        self.in_flight.retain(|(_, sent, _)| *sent != class);
         self.merges.retain(|merge| merge.class != class);
     }
 
     pub(super) fn acknowledge(&mut self, class: Span, upper: Epoch) {
-        self.in_flight.retain(|_, (sent, epoch)| *sent != class || *epoch > upper);
+        self.in_flight.retain(|(_, sent, epoch)| *sent != class || *epoch > upper);
         self.merges.retain(|merge| merge.class != class || merge.sent.is_none_or(|epoch| epoch > upper));
     }
 
     pub(super) fn restart(&mut self, is_stored: &dyn Fn(Span, Epoch, SeriesId) -> bool) {
         // When it changed is not known any more; that it is due is.
         const AT_SOME_TIME: Micros = Micros(i64::MAX / 4);
-        for (key, (class, _)) in std::mem::take(&mut self.in_flight) {
+        for (key, class, _) in std::mem::take(&mut self.in_flight) {
             self.dirty.entry((key, class)).or_insert(AT_SOME_TIME);
         }
         let id = self.id;
