@@ -45,8 +45,8 @@ impl Court {
         self.store.lose_what_waits();
         self.reference = self.kept.clone();
         self.reference.restart(&|class: Span, epoch: Epoch, series: SeriesId| {
-            let progress = life.progress.get(&class);
-            progress.is_some_and(|&(upper, through)| epoch < upper || epoch == upper && series <= through)
+            let mark = life.progress.get(&class).copied().unwrap_or_default();
+            epoch < mark.whole || mark.through(epoch).is_some_and(|through| series <= through)
         });
     }
 

@@ -12,7 +12,7 @@ use dataflows::types::{
 };
 use timely::worker::Worker;
 
-use crate::script::{Entry, Life, Step, THROUGH_ALL};
+use crate::script::{Entry, Life, Step};
 
 /// What became visible at one `Settle`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -152,10 +152,11 @@ impl Hand {
         for (&id, &generation) in snapshot.ids.iter().filter(|(id, _)| id.series().worker(workers) == index) {
             self.driver.restore_id(generation, id);
         }
-        for (&class, &(upper, through)) in &life.progress {
-            // What came before a partly stored emission is stored for all series.
-            self.driver.acknowledge_through(class, upper - 1, THROUGH_ALL);
-            self.driver.acknowledge_through(class, upper, through);
+        for (&class, mark) in &life.progress {
+            self.driver.acknowledge(class, mark.whole);
+            if let Some((upper, through)) = mark.part {
+                self.driver.acknowledge_through(class, upper, through);
+            }
         }
     }
 

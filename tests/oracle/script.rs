@@ -8,8 +8,9 @@
 //!   classes with a boundary since their last emission, unless the sink is not ready or an emission is under way.
 //! * The sink writes emissions one after the other, in the order of their epochs, whatever their class: a row whose
 //!   class has changed may be under way twice.
-//! * `progress` is what the store says of a class: the last emission in it, and through which series. A replay
-//!   does not emit before the greatest progress of all classes, and marks at each what is stored.
+//! * `progress` is what the store says of a class: the last whole emission, and through which series the next one got.
+//!   The former must not be forgotten for the latter: a replay would merge again what it had brought. A replay does not
+//!   emit before the greatest progress of all classes, and marks at each what is stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,8 +45,28 @@ pub enum Step {
     Snapshot(usize),
 }
 
+/// What the store has of a class: the last emission that is whole, and how far it got with the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark {
+    pub whole: Epoch,
+    pub part: Option<(Epoch, SeriesId)>,
+}
+
+impl Mark {
+    /// How far the store got with the emission of this epoch; none if it does not have to do with it.
+    pub fn through(&self, epoch: Epoch) -> Option<SeriesId> {
+        let part = self.part.filter(|(upper, _)| *upper == epoch).map(|(_, through)| through);
+        part.or((epoch == self.whole).then_some(THROUGH_ALL))
+    }
+
+    /// The greatest epoch of which something is in the store.
+    fn reach(&self) -> Epoch {
+        self.part.map_or(self.whole, |(upper, _)| upper)
+    }
+}
+
 /// What the store has of each class.
-pub type Progress = BTreeMap<Span, (Epoch, SeriesId)>;
+pub type Progress = BTreeMap<Span, Mark>;
 
 /// From a start of the service to its end.
 #[derive(Clone, Debug)]
@@ -169,7 +190,7 @@ impl Writer {
             self.settle();
             self.push(Step::Acknowledge(class, upper));
             self.in_flight.remove(&class);
-            self.progress.insert(class, (upper, THROUGH_ALL));
+            self.progress.insert(class, Mark { whole: upper, part: None });
         }
     }
 
@@ -228,7 +249,11 @@ impl Writer {
                 _ => break,
             };
             self.push(Step::Store(class, upper, through));
-            self.progress.insert(class, (upper, through));
+            let mark = self.progress.entry(class).or_default();
+            *mark = match through {
+                THROUGH_ALL => Mark { whole: upper, part: None },
+                through => Mark { part: Some((upper, through)), ..*mark },
+            };
         }
         self.in_flight.clear();
         let progress = self.progress.clone();
@@ -254,19 +279,19 @@ impl Writer {
         }
         self.note_due(at.seconds());
         let (mut emit, mut stored) = (ClassSet::default(), Vec::new());
-        let is_behind_store = self.progress.values().any(|(upper, _)| *upper > epoch);
+        let is_behind_store = self.progress.values().any(|mark| mark.reach() > epoch);
         for class in Span::FLUSH {
-            match self.progress.get(&class) {
-                Some(&(upper, through)) if upper == epoch => stored.push((class, through)),
-                _ if self.due.contains(class) && !is_behind_store => emit.insert(class),
-                _ => continue,
+            match self.progress.get(&class).and_then(|mark| mark.through(epoch)) {
+                Some(through) => stored.push((class, through)),
+                None if self.due.contains(class) && !is_behind_store => emit.insert(class),
+                None => continue,
             }
             self.due.remove(class);
         }
-        let uppers = emit.iter().chain(stored.iter().map(|(class, _)| *class));
-        uppers.for_each(|class| {
+        let partly = stored.iter().filter(|(_, through)| *through != THROUGH_ALL).map(|(class, _)| *class);
+        for class in emit.iter().chain(partly) {
             self.in_flight.insert(class, (epoch, 0));
-        });
+        }
         self.apply(epoch, Entry::Time { at, emit, stored });
         self.hear_of_store(0);
     }

@@ -278,8 +278,10 @@ impl Series {
     }
 
     pub(super) fn restart(&mut self, is_stored: &dyn Fn(Span, Epoch, SeriesId) -> bool) {
+        // When it changed is not known any more; that it is due is.
+        const AT_SOME_TIME: Micros = Micros(i64::MAX / 4);
         for (key, class, _) in std::mem::take(&mut self.in_flight) {
-            self.dirty.entry((key, class)).or_insert(key);
+            self.dirty.entry((key, class)).or_insert(AT_SOME_TIME);
         }
         let id = self.id;
         self.merges.retain(|merge| merge.sent.is_none_or(|epoch| !is_stored(merge.class, epoch, id)));
