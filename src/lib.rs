@@ -4,5 +4,7 @@
 pub mod admission;
 pub mod clock;
 pub mod control;
+pub mod engine;
+pub mod journal;
 pub mod sinks;
 pub mod store;

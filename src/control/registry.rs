@@ -84,6 +84,8 @@ pub struct Registry {
     posts: HashMap<SeriesId, Vec<u128>>,
     /// Definitions that the store does not have yet, in order.
     unprojected: VecDeque<(Epoch, Arc<Vec<Definition>>)>,
+    /// The store has all definitions up to and including this epoch.
+    projected: Epoch,
 }
 
 /// Hashes names; fixed, because nothing outside of the process sees it.
@@ -109,6 +111,7 @@ impl Registry {
             next_slots: vec![0; workers],
             posts: HashMap::new(),
             unprojected: VecDeque::new(),
+            projected: 0,
         }
     }
 
@@ -262,13 +265,19 @@ impl Registry {
     }
 
     /// The store has all definitions up to and including `epoch`.
-    pub fn projected(&mut self, epoch: Epoch) {
+    pub fn set_projected(&mut self, epoch: Epoch) {
+        self.projected = self.projected.max(epoch);
         while self.unprojected.front().is_some_and(|(queued, _)| *queued <= epoch) {
             self.unprojected.pop_front();
         }
     }
 
-    /// Definitions that the store lacks.
+    /// The store has all definitions up to and including this epoch.
+    pub fn projected(&self) -> Epoch {
+        self.projected
+    }
+
+    /// Definitions that the store lacks, in order.
     pub fn unprojected(&self) -> impl Iterator<Item = &(Epoch, Arc<Vec<Definition>>)> {
         self.unprojected.iter()
     }

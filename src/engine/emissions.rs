@@ -3,43 +3,43 @@
 //! At most one emission of a class is on its way; a class that is due meanwhile waits (`pending` in the router) and is
 //! emitted with all that has changed by then, so that a store that is down costs no memory here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use dataflows::types::{Batch, ClassSet, Epoch, Micros, SeriesId, Span};
+use dataflows::types::{Batch, ClassSet, Epoch, LiveState, Micros, Row, SeriesId, Span};
 
-use super::Sorted;
-
-/// Everything that changed in one class up to one time entry.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// Everything that changed in one class up to one time entry, all workers' rows merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emission {
-    /// The class.
+    /// The batch interval of the series in it.
     pub class: Span,
-    /// The epoch of the time entry.
+    /// The epoch of the time entry: all changes before it are in.
     pub upper: Epoch,
     /// The time entry.
     pub at: Micros,
-    /// One batch a worker.
-    pub parts: Vec<Batch>,
-    /// Rows of series up to and including this one are in the store already (a start after half a write).
+    /// Changed windows, in (series, window) order.
+    pub rows: Vec<Row>,
+    /// Live periods of the changed series, in series order.
+    pub states: Vec<LiveState>,
+    /// Rows up to this series are in the store already, from before a restart.
     pub after: Option<SeriesId>,
 }
 
 impl Emission {
-    /// The rows and live periods that the store lacks, in (series, window) order.
-    pub fn sorted(&self) -> Sorted {
-        let lacking = |series: SeriesId| self.after.is_none_or(|after| series > after);
-        let mut rows: Vec<_> =
-            self.parts.iter().flat_map(|part| &part.rows).filter(|row| lacking(row.series)).copied().collect();
-        let mut states: Vec<_> =
-            self.parts.iter().flat_map(|part| &part.states).filter(|state| lacking(state.series)).copied().collect();
-        rows.sort_unstable_by_key(|row| (row.series, row.window_start));
-        states.sort_unstable_by_key(|state| state.series);
-        (rows, states)
+    fn merge(class: Span, upper: Epoch, at: Micros, parts: Vec<Batch>, after: Option<SeriesId>) -> Self {
+        let (mut rows, mut states) = (Vec::new(), Vec::new());
+        for mut part in parts {
+            rows.append(&mut part.rows);
+            states.append(&mut part.states);
+        }
+        // Stable sorts merge the workers' sorted runs.
+        rows.sort_by_key(|row| (row.series, row.window_start));
+        states.sort_by_key(|state| state.series);
+        Emission { class, upper, at, rows, states, after }
     }
 
     fn is_empty(&self) -> bool {
-        self.parts.iter().all(|part| part.rows.is_empty() && part.states.is_empty())
+        self.rows.is_empty() && self.states.is_empty()
     }
 }
 
@@ -47,13 +47,10 @@ impl Emission {
 pub(crate) struct Emissions {
     workers: usize,
     parts: HashMap<(Span, Epoch), Vec<Batch>>,
-    on_the_way: BTreeMap<Span, Arc<Emission>>,
     /// Classes that must not be emitted now: being put together or on the way.
     busy: ClassSet,
     /// Emissions of which the store has the first series already.
     after: HashMap<(Span, Epoch), SeriesId>,
-    /// While a snapshot at that epoch is being taken: what was on the way there.
-    retained: Option<(Epoch, Vec<Arc<Emission>>)>,
 }
 
 /// What to do with a batch that has come.
@@ -71,10 +68,8 @@ impl Emissions {
         Emissions {
             workers,
             parts: HashMap::new(),
-            on_the_way: BTreeMap::new(),
             busy: ClassSet::default(),
             after: HashMap::new(),
-            retained: None,
         }
     }
 
@@ -101,42 +96,16 @@ impl Emissions {
         }
         let parts = self.parts.remove(&(class, upper)).unwrap_or_default();
         let after = self.after.remove(&(class, upper));
-        let emission = Emission { class, upper, at, parts, after };
-        if emission.is_empty() {
+        let emission = Emission::merge(class, upper, at, parts, after);
+        if emission.is_empty() && after.is_none() {
             return Collected::Empty(class, upper);
         }
-        let emission = Arc::new(emission);
-        self.carry(emission.clone());
-        Collected::Complete(emission)
+        Collected::Complete(Arc::new(emission))
     }
 
-    /// Remembers an emission that is on its way to the sink.
-    pub(crate) fn carry(&mut self, emission: Arc<Emission>) {
-        self.busy.insert(emission.class);
-        if let Some((epoch, retained)) = &mut self.retained
-            && emission.upper <= *epoch
-        {
-            retained.push(emission.clone());
-        }
-        self.on_the_way.insert(emission.class, emission);
-    }
-
-    /// The store has the emission of that class.
-    pub(crate) fn stored(&mut self, class: Span, upper: Epoch) {
-        if self.on_the_way.get(&class).is_none_or(|emission| emission.upper == upper) {
-            self.on_the_way.remove(&class);
-            self.busy.0 &= !(1 << class as u16);
-        }
-    }
-
-    /// A snapshot begins at an epoch: what is on the way there belongs to it.
-    pub(crate) fn retain(&mut self, epoch: Epoch) {
-        self.retained = Some((epoch, self.on_the_way.values().cloned().collect()));
-    }
-
-    /// The snapshot is complete: all workers have passed its epoch.
-    pub(crate) fn release(&mut self) -> Vec<Arc<Emission>> {
-        self.retained.take().map(|(_, retained)| retained).unwrap_or_default()
+    /// The store has what was on its way.
+    pub(crate) fn stored(&mut self, class: Span) {
+        self.busy.remove(class);
     }
 
     /// Classes on their way.

@@ -16,39 +16,42 @@ mod router;
 mod snapshot;
 mod worker;
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 
 use dataflows::types::packed::Keyed;
 use dataflows::types::{
-    Amount, ClassSet, Decision, Definition, Epoch, EventId, LiveState, Micros, Row, SeriesId, SeriesState, Span,
-    Standing, Work,
+    Amount, ClassSet, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Work,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::control::{DefinitionTicket, Registry, SeriesHandle};
+use crate::journal::{Position, Rejected};
 
 pub use emissions::Emission;
-pub use replay::{ReplayError, Replayed, replay};
+pub use replay::{ReplayError, Replayed, StoredProgress, replay};
 pub use router::Router;
-pub use snapshot::{SnapshotError, take_snapshot};
+pub use snapshot::{Chunk, SnapshotError, take_snapshot};
 pub use worker::Workers;
 
 /// Where emissions and definitions go. Neither call blocks.
 pub trait Sink: Send + Sync {
-    /// Everything that changed in one class up to a time entry. The class is not emitted again before `Stored::stored`.
+    /// The next emission; its class has none outstanding.
     fn take(&self, emission: Arc<Emission>);
-    /// A definition epoch, in order.
-    fn project(&self, epoch: Epoch, definitions: Arc<Vec<Definition>>);
+
+    /// All definitions of one epoch, in rising order of epochs, each before the emissions behind it.
+    fn project(&self, epoch: Epoch, definitions: Vec<Definition>);
 }
 
-/// What the sink tells the engine after a commit.
+/// Who wants to know that something is in the store. Called by the sink's thread behind the commit; must not block.
 pub trait Stored: Send + Sync {
-    /// The emission of the class at that epoch is in the store.
+    /// The emission of this class is in, all of it.
     fn stored(&self, class: Span, upper: Epoch);
-    /// All definitions up to and including the epoch are in the store.
+
+    /// Definitions up to and including this epoch are in.
     fn definitions_stored(&self, upper: Epoch);
 }
 
@@ -87,22 +90,20 @@ pub struct UpdateTicket {
     /// The key of its request.
     pub keyed: Option<Keyed>,
     /// Who waits. Dropped without an answer: the outcome is unknown; told `Err`: nothing was written.
-    pub reply: oneshot::Sender<Result<Decision, crate::journal::Rejected>>,
+    pub reply: oneshot::Sender<Result<Decision, Rejected>>,
 }
 
 /// Answered by the router when the journal has come to the barrier.
 pub struct SnapshotTicket {
     /// Told the position.
-    pub reached: Sender<SnapshotPosition>,
+    pub reached: Sender<(Position, RouterState)>,
     /// Where the workers send their series, encoded.
-    pub chunks: SyncSender<snapshot::Chunk>,
+    pub chunks: SyncSender<Chunk>,
 }
 
-/// The position of a snapshot and what the router itself remembers there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotPosition {
-    /// All epochs up to and including this one are in.
-    pub epoch: Epoch,
+/// What the router itself remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterState {
     /// The last time entry.
     pub last_time: Micros,
     /// Classes that are due but not yet emitted.
@@ -121,7 +122,7 @@ pub struct EngineOptions {
 /// What a worker is told.
 pub(crate) enum Message {
     /// A share of an epoch of updates, and who waits for item i.
-    Updates(Work, Vec<oneshot::Sender<Result<Decision, crate::journal::Rejected>>>),
+    Updates(Work, Vec<oneshot::Sender<Result<Decision, Rejected>>>),
     /// A share of a definition epoch; the last worker that drops its copy completes it.
     Commands(Work, Arc<router::Completion>),
     /// A time entry.
@@ -130,10 +131,10 @@ pub(crate) enum Message {
     Standings(Vec<u32>, Micros, oneshot::Sender<Vec<Option<Standing>>>),
     /// One series in full.
     State(u32, oneshot::Sender<Option<SeriesState>>),
-    /// An emission is in the store.
-    Stored(Span, Epoch),
+    /// An emission is in the store, for the series up to and including the given one.
+    Stored(Span, Epoch, SeriesId),
     /// Export everything as of now.
-    Snapshot(SyncSender<snapshot::Chunk>),
+    Snapshot(SyncSender<Chunk>),
     /// A start: series and ids of a snapshot.
     Restore(Vec<(u32, SeriesState)>, Vec<(u64, EventId)>),
     /// A start: answered when everything before has been applied.
@@ -170,6 +171,8 @@ pub struct EngineCounters {
     pub gone: AtomicU64,
     /// Updates whose window had ended.
     pub late: AtomicU64,
+    /// Resident windows of all workers, as of the last time entry.
+    pub windows: AtomicU64,
     /// Per worker: live series, resident windows, remembered ids, resident bytes.
     pub resident: Mutex<Vec<[u64; 4]>>,
 }
@@ -183,6 +186,8 @@ pub struct Shared {
     pub(crate) due: Vec<AtomicI64>,
     pub(crate) sink: OnceLock<Arc<dyn Sink>>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    /// The service is stopping: the next time entry emits every class.
+    pub(crate) flush: AtomicBool,
     /// Tells the journal writer to look at the due times again.
     pub(crate) wake_journal: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// What the service shows.
@@ -192,6 +197,17 @@ pub struct Shared {
 impl Shared {
     pub(crate) fn emissions(&self) -> std::sync::MutexGuard<'_, emissions::Emissions> {
         self.emissions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a time entry that emits whatever has changed, whole batch intervals or not.
+    pub fn flush(&self) {
+        self.flush.store(true, Ordering::Release);
+        self.wake_journal();
+    }
+
+    /// Whether nothing that was emitted, or asked for by `flush`, is still to come into the store.
+    pub fn is_flushed(&self) -> bool {
+        !self.flush.load(Ordering::Acquire) && self.emissions().busy() == ClassSet::default()
     }
 
     pub(crate) fn wake_journal(&self) {
@@ -209,15 +225,15 @@ impl Shared {
 
 impl Stored for Shared {
     fn stored(&self, class: Span, upper: Epoch) {
-        self.emissions().stored(class, upper);
+        self.emissions().stored(class);
         for queue in &self.queues {
-            queue.send(Message::Stored(class, upper));
+            queue.send(Message::Stored(class, upper, SeriesId(u32::MAX)));
         }
         self.wake_journal();
     }
 
     fn definitions_stored(&self, upper: Epoch) {
-        self.registry.write().unwrap_or_else(PoisonError::into_inner).projected(upper);
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).set_projected(upper);
     }
 }
 
@@ -231,6 +247,11 @@ pub struct Queries(pub(crate) Arc<Shared>);
 pub struct Stopped;
 
 impl Queries {
+    /// Windows in memory, as of the last time entry.
+    pub fn resident_windows(&self) -> u64 {
+        self.0.counters.windows.load(Ordering::Relaxed)
+    }
+
     /// Readings at `at`, one a handle; none for a series that has been deleted meanwhile.
     pub async fn standings(&self, handles: &[SeriesHandle], at: Micros) -> Result<Vec<Option<Standing>>, Stopped> {
         let workers = self.0.queues.len();
@@ -264,6 +285,3 @@ impl Queries {
         answer.await.map_err(|_| Stopped)
     }
 }
-
-/// Rows and live periods of an emission, in (series, window) order.
-pub type Sorted = (Vec<Row>, Vec<LiveState>);

@@ -10,14 +10,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError};
 
-use dataflows::types::{ClassSet, Command, Definition, Epoch, Micros, SeriesId, Span, Update, Work};
+use dataflows::types::{ClassSet, Command, Decision, Definition, Epoch, EventId, Micros, SeriesId, Span, Update, Work};
 use tokio::sync::oneshot;
 
-use super::{Message, Shared, SnapshotPosition, SnapshotTicket, Ticket, UpdateTicket};
+use super::{Message, Shared, RouterState, SnapshotTicket, Ticket, UpdateTicket};
 use crate::control::{ControlError, DefinitionTicket};
-use crate::journal::{Durable, Follower, JournalError, Kind, Rejected};
+use crate::journal::{Durable, Follower, JournalError, Kind, Position, Rejected};
 
-type Reply = oneshot::Sender<Result<dataflows::types::Decision, Rejected>>;
+type Reply = oneshot::Sender<Result<Decision, Rejected>>;
 
 /// What the store has: per class the epoch and the last series of it (see `store::Progress`).
 pub type StoredClasses = BTreeMap<Span, (Epoch, SeriesId)>;
@@ -41,7 +41,7 @@ impl Drop for Completion {
 #[derive(Default)]
 pub(crate) struct Share {
     pub(crate) updates: Vec<Update>,
-    pub(crate) ids: Vec<(u32, dataflows::types::EventId)>,
+    pub(crate) ids: Vec<(u32, EventId)>,
     pub(crate) replies: Vec<Reply>,
 }
 
@@ -49,18 +49,14 @@ pub(crate) struct Share {
 pub struct Router {
     shared: Arc<Shared>,
     shares: Vec<Share>,
-    last_epoch: Epoch,
-    last_time: Micros,
-    /// Due, but not emitted yet.
-    pending: ClassSet,
+    state: RouterState,
 }
 
 impl Router {
     /// A router that goes on from a position.
-    pub fn new(shared: Arc<Shared>, position: SnapshotPosition) -> Self {
+    pub fn new(shared: Arc<Shared>, state: RouterState) -> Self {
         let shares = shared.queues.iter().map(|_| Share::default()).collect();
-        let SnapshotPosition { epoch, last_time, pending } = position;
-        Router { shared, shares, last_epoch: epoch, last_time, pending }
+        Router { shared, shares, state }
     }
 
     fn update(&mut self, ticket: UpdateTicket, stamp: Micros) {
@@ -79,13 +75,12 @@ impl Router {
     }
 
     /// Adds an update that nobody waits for.
-    pub(crate) fn replay_update(&mut self, worker: usize, update: Update, id: Option<dataflows::types::EventId>) {
+    pub(crate) fn replay_update(&mut self, worker: usize, update: Update, id: Option<EventId>) {
         self.shares[worker].push(update, id);
     }
 
     /// Sends the shares of an epoch of updates.
     pub(crate) fn send_updates(&mut self, epoch: Epoch, stamp: Micros) {
-        self.last_epoch = epoch;
         for (share, queue) in self.shares.iter_mut().zip(&self.shared.queues) {
             if !share.updates.is_empty() {
                 let Share { updates, ids, replies } = std::mem::take(share);
@@ -102,7 +97,6 @@ impl Router {
         definitions: Arc<Vec<Definition>>,
         done: Option<Sender<Result<Epoch, ControlError>>>,
     ) {
-        self.last_epoch = epoch;
         let mut commands: Vec<Vec<Command>> = vec![Vec::new(); self.shared.queues.len()];
         {
             let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +108,7 @@ impl Router {
             registry.queue_projection(epoch, definitions.clone());
         }
         if let Some(sink) = self.shared.sink.get() {
-            sink.project(epoch, definitions);
+            sink.project(epoch, definitions.to_vec());
         }
         let completion = Arc::new(Completion { epoch, done });
         for (commands, queue) in commands.into_iter().zip(&self.shared.queues) {
@@ -126,10 +120,11 @@ impl Router {
 
     /// Sends a time entry. `stored` is what the store had at the start, for a replay.
     pub(crate) fn time(&mut self, epoch: Epoch, at: Micros, stored: &StoredClasses) {
-        self.last_epoch = epoch;
         let mut known = Vec::new();
-        let mut due = ClassSet(self.pending.0 | boundaries(self.last_time, at).0);
-        self.last_time = at;
+        let flush = self.shared.flush.load(Ordering::Acquire);
+        let boundaries = if flush { ClassSet::ALL } else { boundaries(self.state.last_time, at) };
+        let mut due = ClassSet(self.state.pending.0 | boundaries.0);
+        self.state.last_time = at;
         for (&class, &(upper, through)) in stored {
             // What lies at or before the store's progress is not emitted again; at it, the store's part is known.
             if upper >= epoch {
@@ -146,29 +141,26 @@ impl Router {
             }
             emissions.begin(due)
         };
-        self.pending = ClassSet(due.0 & !emit.0);
+        self.state.pending = ClassSet(due.0 & !emit.0);
+        if flush && self.state.pending == ClassSet::default() {
+            self.shared.flush.store(false, Ordering::Release);
+        }
         for queue in &self.shared.queues {
             queue.send(Message::Time(Work::Time { epoch, at, emit, stored: known.clone() }));
         }
     }
 
-    /// Where the router stands.
-    pub(crate) fn position(&self) -> SnapshotPosition {
-        SnapshotPosition { epoch: self.last_epoch, last_time: self.last_time, pending: self.pending }
-    }
-
-    fn snapshot(&mut self, ticket: SnapshotTicket) {
-        self.shared.emissions().retain(self.last_epoch);
+    fn snapshot(&self, ticket: &SnapshotTicket, journal: Position) {
         for queue in &self.shared.queues {
             queue.send(Message::Snapshot(ticket.chunks.clone()));
         }
         // Should nobody listen any more, the exports end by themselves: their channel is closed.
-        let _ = ticket.reached.send(self.position());
+        let _ = ticket.reached.send((journal, self.state));
     }
 }
 
 impl Share {
-    fn push(&mut self, update: Update, id: Option<dataflows::types::EventId>) {
+    fn push(&mut self, update: Update, id: Option<EventId>) {
         if let Some(id) = id {
             self.ids.push((self.updates.len() as u32, id));
         }
@@ -188,8 +180,8 @@ fn boundaries(from: Micros, to: Micros) -> ClassSet {
 }
 
 impl Follower<Ticket> for Router {
-    fn durable(&mut self, epochs: &mut Vec<Durable<Ticket>>) {
-        for durable in epochs.drain(..) {
+    fn durable(&mut self, epochs: Vec<Durable<Ticket>>) {
+        for durable in epochs {
             let (epoch, stamp) = (durable.epoch, durable.stamp);
             match durable.kind {
                 Kind::Time => self.time(epoch, stamp, &StoredClasses::new()),
@@ -205,14 +197,14 @@ impl Follower<Ticket> for Router {
                     }
                     self.send_updates(epoch, stamp);
                 }
-                Kind::Clock | Kind::Start | Kind::Seal => self.last_epoch = epoch,
+                Kind::Clock | Kind::Start | Kind::Seal => {}
             }
         }
     }
 
-    fn barrier(&mut self, _last: Epoch, companion: Ticket) {
+    fn barrier(&mut self, position: Position, companion: Ticket) {
         if let Ticket::Snapshot(ticket) = companion {
-            self.snapshot(ticket);
+            self.snapshot(&ticket, position);
         }
     }
 
@@ -226,7 +218,8 @@ impl Follower<Ticket> for Router {
         }
     }
 
-    fn rejected(&mut self, companions: Vec<Ticket>, why: Rejected) {
+    fn rejected(&mut self, companions: Vec<Ticket>, why: &JournalError) {
+        let why = if matches!(why, JournalError::DiskFull) { Rejected::DiskFull } else { Rejected::Draining };
         for companion in companions {
             match companion {
                 Ticket::Update(ticket) => drop(ticket.reply.send(Err(why))),
@@ -237,14 +230,15 @@ impl Follower<Ticket> for Router {
     }
 
     fn due_at(&mut self) -> Option<Micros> {
-        if self.shared.due.iter().all(|due| due.load(Ordering::Acquire) == i64::MAX) {
-            return None;
+        let next_second = Micros(self.state.last_time.0 + Micros::PER_SECOND);
+        if self.shared.flush.load(Ordering::Acquire) {
+            return Some(next_second);
         }
         let due_at = self.shared.due_at()?;
         // A class that waits for the store must not write a time entry a second.
-        let waiting = self.pending.0 != 0 && self.pending.0 & !self.shared.emissions().busy().0 == 0;
-        let floor = if waiting { Span::S15.window(self.last_time).end } else { Micros(self.last_time.0 + 1) };
-        Some(Micros::from_seconds(due_at.max(floor).seconds_up()))
+        let waiting = self.state.pending.0 != 0 && self.state.pending.0 & !self.shared.emissions().busy().0 == 0;
+        let floor = if waiting { Span::S15.window(self.state.last_time).end } else { next_second };
+        Some(due_at.max(floor))
     }
 }
 

@@ -50,6 +50,7 @@ impl Workers {
             due: (0..options.workers).map(|_| i64::MAX.into()).collect(),
             sink: OnceLock::new(),
             ledger,
+            flush: false.into(),
             wake_journal: OnceLock::new(),
             counters: super::EngineCounters {
                 resident: Mutex::new(vec![[0; 4]; options.workers]),
@@ -148,7 +149,7 @@ impl Body {
                 let _ = reply.send(slots.into_iter().map(|slot| self.driver.standing(slot, at)).collect());
             }
             Message::State(slot, reply) => drop(reply.send(self.driver.state(slot))),
-            Message::Stored(class, upper) => self.driver.acknowledge(class, upper),
+            Message::Stored(class, upper, through) => self.driver.acknowledge_through(class, upper, through),
             Message::Snapshot(chunks) => self.begin_export(chunks),
             Message::Restore(series, ids) => self.restore(&series, ids),
             Message::Flush(done) => drop(done.send(())),
@@ -157,6 +158,7 @@ impl Body {
     }
 
     fn apply(&mut self, worker: &mut Worker, work: Work) {
+        self.output.groups.clear();
         self.driver.submit(work);
         self.driver.step(worker, &mut self.output);
         let counters = &self.shared.counters;
@@ -197,6 +199,8 @@ impl Body {
         let numbers = [self.driver.series(), self.driver.windows(), self.driver.ids(), self.driver.resident_bytes()];
         let mut resident = self.shared.counters.resident.lock().unwrap_or_else(PoisonError::into_inner);
         resident[self.index] = numbers.map(|number| number as u64);
+        let windows = resident.iter().map(|numbers| numbers[1]).sum();
+        self.shared.counters.windows.store(windows, Ordering::Relaxed);
     }
 
     fn restore(&mut self, series: &[(u32, SeriesState)], ids: Vec<(u64, dataflows::types::EventId)>) {
@@ -210,8 +214,11 @@ impl Body {
     }
 
     fn begin_export(&mut self, chunks: SyncSender<Chunk>) {
+        if let Some(mut abandoned) = self.export.take() {
+            while !abandoned.step(&mut self.driver) {}
+        }
         self.driver.begin_snapshot();
-        self.export = Some(Export::new(self.index, chunks));
+        self.export = Some(Export::new(chunks));
     }
 
     /// Goes on with a snapshot's export; whether one is under way.

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use dataflows::types::{Definition, Epoch, Micros};
 
-use super::{Emission, Sink, SinkHealth, Stored, parts};
+use super::{SinkHealth, parts};
+use crate::engine::{Emission, Sink, Stored};
 use crate::clock::Clock;
 use crate::store::{Part, PartRows, Progress, Store, StoreError};
 

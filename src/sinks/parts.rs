@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use dataflows::types::{Epoch, Micros, SeriesId};
 
-use super::Emission;
+use crate::engine::Emission;
 use crate::store::ALL_SERIES;
 
 /// A stretch of an emission.

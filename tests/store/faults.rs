@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dataflows::types::{Definition, Epoch, Row, RowKind, SeriesId, Span};
 use proptest::prelude::*;
-use tracktags::sinks::{Emission, Sink};
+use tracktags::engine::{Emission, Sink};
 use tracktags::store::{ALL_SERIES, Part, Progress, Store, StoreError};
 
 use super::support::*;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataflows::types::{SeriesId, Span};
-use tracktags::sinks::{Emission, Sink};
+use tracktags::engine::{Emission, Sink};
 use tracktags::store::{ALL_SERIES, Store};
 
 use super::support::*;

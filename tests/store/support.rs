@@ -11,7 +11,8 @@ use dataflows::types::{
 };
 use tempfile::TempDir;
 use tracktags::clock::MockClock;
-use tracktags::sinks::{Emission, HistorySink, Options, SinkHealth, Stored};
+use tracktags::engine::{Emission, Stored};
+use tracktags::sinks::{HistorySink, Options, SinkHealth};
 use tracktags::store::{
     ALL_SERIES, History, HistoryQuery, Part, PartRows, Progress, SqliteHistory, SqliteStore, Store,
     StoreError,
