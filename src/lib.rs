@@ -4,4 +4,5 @@
 pub mod admission;
 pub mod clock;
 pub mod control;
+pub mod http;
 pub mod store;
