@@ -24,19 +24,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::error::ApiError;
 use super::socket::{Pace, Socket};
 
 /// Bytes of a header, and of what hyper buffers.
 const HEADER_BYTES_MAX: usize = 65_536;
 /// Waiting after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// What a connection too many is told.
-const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 290\r\n\r\n\
-    {\"type\":\"urn:tracktags:error:too_many_connections\",\"title\":\"Service Unavailable\",\"status\":503,\
-    \"detail\":\"too many connections\",\"error\":\"Service Unavailable\",\"message\":\"too many connections\",\
-    \"code\":\"too_many_connections\",\"outcome\":\"rejected\",\"request_id\":\"\"}";
-
 /// Bounds of the HTTP side.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -82,6 +76,7 @@ where
 {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let refusal = refusal();
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -91,7 +86,10 @@ where
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() >= options.connections_max => refuse(&stream),
+            Ok((stream, _)) if connections.len() >= options.connections_max => {
+                // A fresh socket has room for this; a client that is gone already needs no answer.
+                let _ = stream.try_write(&refusal);
+            }
             Ok((stream, _)) => {
                 let pace = Pace::new(options.header_timeout, options.idle_timeout);
                 connections.spawn(connection(stream, pace, service.clone(), graceful.watcher()));
@@ -111,9 +109,15 @@ where
     connections.len()
 }
 
-fn refuse(stream: &TcpStream) {
-    // A fresh socket has room for this; a client that is gone already needs no answer.
-    let _ = stream.try_write(TOO_MANY_CONNECTIONS);
+/// What a connection too many is told.
+fn refusal() -> Vec<u8> {
+    let body = ApiError::unavailable("too_many_connections", "too many connections").into_reply("").body;
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat()
 }
 
 async fn connection<S, B>(stream: TcpStream, pace: Pace, service: S, watcher: Watcher)

@@ -63,13 +63,13 @@ impl<'a> Object<'a> {
         let mut fields = Vec::with_capacity(4);
         let mut reader = serde_json::Deserializer::from_str(text);
         let mut open = None;
-        let read = Fields { fields: &mut fields, open: &mut open }
-            .deserialize(&mut reader)
-            .and_then(|()| reader.end());
-        if let Err(error) = read {
-            let fault = Fault::body("malformed_json", format!("{} is not valid JSON: {error}", whole()));
-            return Err(Fault { field: open.map(|name: Name<'_>| schema.name(&name.0)), ..fault });
+        let broken = |error| Fault::body("malformed_json", format!("{} is not valid JSON: {error}", whole()));
+        if let Err(error) = (Fields { fields: &mut fields, open: &mut open }).deserialize(&mut reader) {
+            // `0x1f` reads as the number 0 and then breaks: the field before is the one to look at.
+            let near = open.or_else(|| fields.pop().map(|(name, _)| name));
+            return Err(Fault { field: near.map(|Name(name)| schema.name(&name)), ..broken(error) });
         }
+        reader.end().map_err(broken)?;
         let mut object = Object { schema, fields };
         object.check_names(warnings)?;
         Ok(object)
