@@ -1,10 +1,10 @@
 //! skeleton
 #![forbid(unsafe_code)]
-#![allow(missing_docs, dead_code)]
 pub mod admission;
 pub mod clock;
 pub mod control;
 pub mod engine;
+pub mod http;
 pub mod journal;
 pub mod sinks;
 pub mod store;
