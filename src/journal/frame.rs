@@ -183,6 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn a_valid_frame_in_another_place_is_not_accepted() {
+        let head = read(&frame(b"payload")).expect("valid");
+        let (mut other_crc, mut later, mut other_epoch) = (chain(), chain(), chain());
+        other_crc.crc += 1;
+        later.position.lsn -= 1;
+        other_epoch.position.epoch += 1;
+        for mut chain in [other_crc, later, other_epoch] {
+            assert!(chain.accept(&head).is_err(), "{chain:?}");
+        }
+    }
+
+    #[test]
     fn a_clock_entry_that_goes_back_takes_time_back_and_one_that_goes_forward_does_not() {
         let mut chain = chain();
         let mut bytes = vec![0; HEAD_BYTES];

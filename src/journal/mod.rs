@@ -67,7 +67,7 @@ pub enum Kind {
 pub struct Append<T> {
     /// `Updates`, `Definitions` or `Start`; the others are the writer's own.
     pub kind: Kind,
-    /// The payload.
+    /// The payload, below 4 GiB. One that is greater than a segment gets a segment of its size.
     pub bytes: Vec<u8>,
     /// Handed to the follower with the outcome; never written.
     pub companion: T,

@@ -42,7 +42,7 @@ pub struct Recovery {
 }
 
 /// Locks the directory, finds the newest valid snapshot, checks the chain behind it, truncates a torn tail. A directory
-/// without a journal gets a new one.
+/// without a journal gets a new one. Panics if `segment_bytes` is below its least.
 pub fn open(options: Options) -> Result<Recovery, OpenError> {
     assert!(options.segment_bytes >= Options::SEGMENT_BYTES_MIN, "segments have a least size");
     let dir = options.dir.clone();

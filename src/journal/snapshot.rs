@@ -50,7 +50,7 @@ impl SnapshotWriter {
         Ok(writer)
     }
 
-    /// Adds a section; `kind` is the caller's, 255 is taken.
+    /// Adds a section of less than 4 GiB; `kind` is the caller's. Panics at kind 255, which is the end's.
     pub fn section(&mut self, kind: u8, bytes: &[u8]) -> Result<(), JournalError> {
         assert!(kind != END, "the kind 255 is the end's");
         self.put(kind, bytes)

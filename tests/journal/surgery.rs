@@ -85,6 +85,17 @@ fn behind_a_truncated_tail_it_goes_on_and_the_next_start_has_nothing_to_truncate
 }
 
 #[test]
+fn the_last_segment_of_a_crash_is_written_anew_because_its_pages_may_never_have_reached_the_disk() {
+    let dir = crashed(2);
+    let segment = files(dir.path(), "segment-")[0].clone();
+    let (before, bytes) =
+        (fs::metadata(&segment).expect("there").ino(), fs::read(&segment).expect("readable"));
+    drop(recover(dir.path()).expect("whole"));
+    assert_ne!(fs::metadata(&segment).expect("there").ino(), before);
+    assert_eq!(fs::read(&segment).expect("readable"), bytes);
+}
+
+#[test]
 fn zeros_and_garbage_behind_the_last_frame_are_truncated() {
     for tail in [vec![0; 300], vec![0xa5; 300], vec![1; 1 << 19], b"\xff\xff\xff\x7f".repeat(100)] {
         let dir = crashed(3);
@@ -188,6 +199,17 @@ fn a_missing_segment_is_refused_wherever_it_is_missing() {
         after.remove(&dir.path().join("lock"));
         assert_eq!(after, before, "a refusal touches nothing");
     }
+}
+
+#[test]
+fn a_segment_missing_in_the_middle_is_refused_though_the_one_before_was_never_marked_as_closed() {
+    let dir = long();
+    let segments = files(dir.path(), "segment-");
+    overwrite(&segments[0], 80, &[0; 12]);
+    assert!(recover(dir.path()).is_ok(), "a crash between the two steps of a roll");
+    fs::remove_file(&segments[1]).expect("removed");
+    let refusal = refused(dir.path());
+    assert!(matches!(refusal, OpenError::Missing { .. }), "{refusal}");
 }
 
 #[test]
