@@ -182,9 +182,25 @@ impl Options {
             ($($field:ident),*) => { Options { config: self.config, $($field: self.$field.or(file.$field)),* } };
         }
         over!(
-            listen, data_dir, workers, durability, admin_key, dev, dev_key, segment_bytes, journal_retain,
-            journal_quota_bytes, snapshot_interval, max_event_age, dedup_horizon, dedup_max_ids,
-            resident_windows_max, connections_max, requests_max, request_bytes_max, business_bytes_max
+            listen,
+            data_dir,
+            workers,
+            durability,
+            admin_key,
+            dev,
+            dev_key,
+            segment_bytes,
+            journal_retain,
+            journal_quota_bytes,
+            snapshot_interval,
+            max_event_age,
+            dedup_horizon,
+            dedup_max_ids,
+            resident_windows_max,
+            connections_max,
+            requests_max,
+            request_bytes_max,
+            business_bytes_max
         )
     }
 
@@ -235,13 +251,28 @@ impl Config {
     fn require_ranges(&self) -> Result<(), ConfigError> {
         let fits = (1..=WORKERS_MAX).contains(&self.workers);
         require("--workers", self.workers, fits, "it must be from 1 to 256")?;
-        require("--segment-bytes", self.segment_bytes, self.segment_bytes >= MIB, "it must be at least 1MiB")?;
+        require(
+            "--segment-bytes",
+            self.segment_bytes,
+            self.segment_bytes >= MIB,
+            "it must be at least 1MiB",
+        )?;
         let interval = Period(self.snapshot_interval);
-        require("--snapshot-interval", interval, interval.0 >= Duration::from_secs(1), "it must be at least 1s")?;
+        require(
+            "--snapshot-interval",
+            interval,
+            interval.0 >= Duration::from_secs(1),
+            "it must be at least 1s",
+        )?;
         for (option, key) in [("--admin-key", &self.admin_key), ("--dev-key", &self.dev_key)] {
             let Some(Secret(key)) = key else { continue };
             let fits = key.len() >= KEY_CHARS_MIN && key.bytes().all(|byte| byte.is_ascii_graphic());
-            require(option, "not usable", fits, "it must be at least 16 printable ASCII characters, no spaces")?;
+            require(
+                option,
+                "not usable",
+                fits,
+                "it must be at least 16 printable ASCII characters, no spaces",
+            )?;
         }
         for (option, count) in
             [("--connections-max", self.connections_max), ("--requests-max", self.requests_max)]
@@ -258,7 +289,12 @@ impl Config {
     }
 }
 
-fn require(option: &'static str, value: impl fmt::Display, fits: bool, rule: &str) -> Result<(), ConfigError> {
+fn require(
+    option: &'static str,
+    value: impl fmt::Display,
+    fits: bool,
+    rule: &str,
+) -> Result<(), ConfigError> {
     if fits {
         return Ok(());
     }
@@ -300,7 +336,9 @@ impl TryFrom<String> for Bytes {
 impl FromStr for Period {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text).map(Period).map_err(|_| "it must be a duration, such as 30s, 5m or 72h".into())
+        humantime::parse_duration(text)
+            .map(Period)
+            .map_err(|_| "it must be a duration, such as 30s, 5m or 72h".into())
     }
 }
 

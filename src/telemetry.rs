@@ -86,9 +86,21 @@ impl Default for Telemetry {
         registry.register("journal_fsync_seconds", "One fsync of the journal", fsync_seconds.clone());
         registry.register("journal_group_appends", "Appends behind one fsync", group_updates.clone());
         registry.register("journal_written_bytes", "Bytes appended", journal_written_bytes.clone());
-        let Gauges { journal_bytes, sink_lag_seconds, rows, transactions, series, windows, ids, resident_bytes } =
-            &gauges;
-        registry.register("sink_lag_seconds", "Age of the oldest batch not in the store", sink_lag_seconds.clone());
+        let Gauges {
+            journal_bytes,
+            sink_lag_seconds,
+            rows,
+            transactions,
+            series,
+            windows,
+            ids,
+            resident_bytes,
+        } = &gauges;
+        registry.register(
+            "sink_lag_seconds",
+            "Age of the oldest batch not in the store",
+            sink_lag_seconds.clone(),
+        );
         for (name, help, gauge) in [
             ("journal_bytes", "Bytes of all journal segments", journal_bytes),
             ("store_rows", "Rows written since the start", rows),

@@ -206,7 +206,11 @@ impl Admission {
             return Ok(());
         }
         let in_doubt = self.0.stamps.in_doubt();
-        Err(if in_doubt { AdmissionError::ClockInDoubt } else { AdmissionError::OutOfRange { oldest, newest } })
+        Err(if in_doubt {
+            AdmissionError::ClockInDoubt
+        } else {
+            AdmissionError::OutOfRange { oldest, newest }
+        })
     }
 
     async fn record(&self, request: &UpdateRequest, keyed: Option<Keyed>) -> Result<Updated, AdmissionError> {
@@ -278,7 +282,9 @@ impl UpdateRequest {
             (Some(id), _, _) => hash128(b"event", &[&of_series, id.as_bytes()]),
             (None, Some(body_hash), _) => hash128(b"post", &[&of_series, &body_hash.to_le_bytes()]),
             // The number of the item in its request.
-            (None, None, Some(keyed)) => hash128(b"item", &[&keyed.key_hash.to_le_bytes(), &0u64.to_le_bytes()]),
+            (None, None, Some(keyed)) => {
+                hash128(b"item", &[&keyed.key_hash.to_le_bytes(), &0u64.to_le_bytes()])
+            }
             (None, None, None) => return None,
         };
         Some(EventId::new(hash, series))

@@ -123,8 +123,10 @@ impl Control {
     ) -> std::io::Result<(Control, JoinHandle<()>)> {
         let (sender, receiver) = mpsc::sync_channel(REQUESTS_MAX);
         let gate = Arc::new(Mutex::new(()));
-        let thread = Thread { registry: registry.clone(), stamps: stamps.clone(), gate: gate.clone(), append };
-        let joined = std::thread::Builder::new().name("control".into()).spawn(move || thread.run(&receiver))?;
+        let thread =
+            Thread { registry: registry.clone(), stamps: stamps.clone(), gate: gate.clone(), append };
+        let joined =
+            std::thread::Builder::new().name("control".into()).spawn(move || thread.run(&receiver))?;
         let admin_key_hash = hash_key(admin_key);
         let shared = Shared { registry, requests: Mutex::new(Some(sender)), stamps, admin_key_hash, gate };
         Ok((Control(Arc::new(shared)), joined))
@@ -172,7 +174,12 @@ impl Control {
     }
 
     /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
-    pub fn list_series(&self, filter: &SeriesFilter, after: Option<&SeriesKey>, limit: usize) -> Vec<SeriesHandle> {
+    pub fn list_series(
+        &self,
+        filter: &SeriesFilter,
+        after: Option<&SeriesKey>,
+        limit: usize,
+    ) -> Vec<SeriesHandle> {
         self.registry().list(filter, after, limit)
     }
 
@@ -185,7 +192,11 @@ impl Control {
 
     /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
     /// knows: the caller asks.
-    pub async fn change_series(&self, key: &SeriesKey, spec: SeriesSpec) -> Result<SeriesHandle, ControlError> {
+    pub async fn change_series(
+        &self,
+        key: &SeriesKey,
+        spec: SeriesSpec,
+    ) -> Result<SeriesHandle, ControlError> {
         self.request(Change::ChangeSeries { key: key.clone(), spec }).await?;
         self.resolve(key).ok_or(ControlError::NoSuchSeries)
     }

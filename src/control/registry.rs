@@ -10,8 +10,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use dataflows::types::{
-    ApiKey, Business, Command, Customer, Definition, Epoch, KeyKind, Micros, Scope, Scopes, SeriesId, SeriesKey,
-    SeriesRecord, SeriesSpec,
+    ApiKey, Business, Command, Customer, Definition, Epoch, KeyKind, Micros, Scope, Scopes, SeriesId,
+    SeriesKey, SeriesRecord, SeriesSpec,
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -191,7 +191,12 @@ impl Registry {
     }
 
     /// The live series of that name.
-    pub fn find(&self, business_id: &str, customer_id: Option<&str>, metric_name: &str) -> Option<&SeriesHandle> {
+    pub fn find(
+        &self,
+        business_id: &str,
+        customer_id: Option<&str>,
+        metric_name: &str,
+    ) -> Option<&SeriesHandle> {
         self.names.find(name_hash(business_id, customer_id, metric_name), |handle| {
             let key = &handle.record.key;
             key.metric_name == metric_name
@@ -241,7 +246,12 @@ impl Registry {
         };
         let range = self.ordered.range::<SeriesKey, _>((start, std::ops::Bound::Unbounded));
         let of_business = range.take_while(|(key, _)| key.business_id == filter.business_id);
-        of_business.map(|(_, handle)| handle).filter(|handle| filter.shows(&handle.record)).take(limit).cloned().collect()
+        of_business
+            .map(|(_, handle)| handle)
+            .filter(|handle| filter.shows(&handle.record))
+            .take(limit)
+            .cloned()
+            .collect()
     }
 
     /// Every live series.
@@ -290,7 +300,8 @@ impl Registry {
     /// Definitions that build this registry anew, series in the order of their numbers.
     pub fn export(&self) -> Vec<Definition> {
         let businesses = self.businesses.values().cloned().map(Definition::BusinessPut);
-        let customers = self.customers.values().flat_map(BTreeMap::values).cloned().map(Definition::CustomerPut);
+        let customers =
+            self.customers.values().flat_map(BTreeMap::values).cloned().map(Definition::CustomerPut);
         let keys = self.keys.values().map(|(_, key)| Definition::KeyPut(key.clone()));
         let mut records: Vec<_> = self.ordered.values().map(|handle| &handle.record).collect();
         records.sort_unstable_by_key(|record| record.series);

@@ -88,7 +88,9 @@ impl Change {
                 next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
                 vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })]
             }
-            Change::ChangeSeries { key, spec } => vec![Definition::SeriesChanged { series: live(&key)?, spec }],
+            Change::ChangeSeries { key, spec } => {
+                vec![Definition::SeriesChanged { series: live(&key)?, spec }]
+            }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
             Change::CutSeries { key } => vec![Definition::SeriesCut { series: live(&key)? }],
             Change::RecordPost { series, body_hash } if !registry.post_recorded(series, body_hash) => {

@@ -65,12 +65,7 @@ pub(crate) enum Collected {
 
 impl Emissions {
     pub(crate) fn new(workers: usize) -> Self {
-        Emissions {
-            workers,
-            parts: HashMap::new(),
-            busy: ClassSet::default(),
-            after: HashMap::new(),
-        }
+        Emissions { workers, parts: HashMap::new(), busy: ClassSet::default(), after: HashMap::new() }
     }
 
     /// The classes of `due` that may be emitted now; they are busy from here on.

@@ -23,10 +23,11 @@ use std::thread::Thread;
 
 use dataflows::types::packed::Keyed;
 use dataflows::types::{
-    Amount, ClassSet, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Work,
+    Amount, ClassSet, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing,
+    Work,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::control::{DefinitionTicket, Registry, SeriesHandle};
 use crate::journal::{Position, Rejected};
@@ -186,6 +187,7 @@ pub struct Shared {
     pub(crate) due: Vec<AtomicI64>,
     pub(crate) sink: OnceLock<Arc<dyn Sink>>,
     pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) failed: Notify,
     /// The service is stopping: the next time entry emits every class.
     pub(crate) flush: AtomicBool,
     /// Tells the journal writer to look at the due times again.
@@ -195,6 +197,27 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Where emissions and definitions go from now on. A second call changes nothing.
+    pub fn write_to(&self, sink: Arc<dyn Sink>) {
+        let _ = self.sink.set(sink);
+    }
+
+    /// How the journal's writer is told to look at the due times again.
+    pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake_journal.set(Box::new(wake));
+    }
+
+    /// Ends when the journal has failed: the process must end, too.
+    pub async fn failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Updates decided since the start, those of the replay included.
+    pub fn updates(&self) -> u64 {
+        let counters = [&self.counters.admitted, &self.counters.duplicates, &self.counters.gone];
+        counters.into_iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
     pub(crate) fn emissions(&self) -> std::sync::MutexGuard<'_, emissions::Emissions> {
         self.emissions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -239,7 +262,7 @@ impl Stored for Shared {
 
 /// Questions to the owning workers, answered between epochs: an answer sees whatever was acknowledged before.
 #[derive(Clone)]
-pub struct Queries(pub(crate) Arc<Shared>);
+pub struct Queries(Arc<Shared>);
 
 /// The workers are gone: the service is stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -247,13 +270,22 @@ pub struct Queries(pub(crate) Arc<Shared>);
 pub struct Stopped;
 
 impl Queries {
+    /// Questions to these workers.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Queries(shared)
+    }
+
     /// Windows in memory, as of the last time entry.
     pub fn resident_windows(&self) -> u64 {
         self.0.counters.windows.load(Ordering::Relaxed)
     }
 
     /// Readings at `at`, one a handle; none for a series that has been deleted meanwhile.
-    pub async fn standings(&self, handles: &[SeriesHandle], at: Micros) -> Result<Vec<Option<Standing>>, Stopped> {
+    pub async fn standings(
+        &self,
+        handles: &[SeriesHandle],
+        at: Micros,
+    ) -> Result<Vec<Option<Standing>>, Stopped> {
         let workers = self.0.queues.len();
         let mut slots = vec![Vec::new(); workers];
         let mut positions = vec![Vec::new(); workers];

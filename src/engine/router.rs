@@ -10,10 +10,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError};
 
-use dataflows::types::{ClassSet, Command, Decision, Definition, Epoch, EventId, Micros, SeriesId, Span, Update, Work};
+use dataflows::types::{
+    ClassSet, Command, Decision, Definition, Epoch, EventId, Micros, SeriesId, Span, Update, Work,
+};
 use tokio::sync::oneshot;
 
-use super::{Message, Shared, RouterState, SnapshotTicket, Ticket, UpdateTicket};
+use super::{Message, RouterState, Shared, SnapshotTicket, Ticket, UpdateTicket};
 use crate::control::{ControlError, DefinitionTicket};
 use crate::journal::{Durable, Follower, JournalError, Kind, Position, Rejected};
 
@@ -216,6 +218,7 @@ impl Follower<Ticket> for Router {
                 let _ = ticket.done.send(Err(ControlError::Unknown));
             }
         }
+        self.shared.failed.notify_one();
     }
 
     fn rejected(&mut self, companions: Vec<Ticket>, why: &JournalError) {
@@ -236,7 +239,8 @@ impl Follower<Ticket> for Router {
         }
         let due_at = self.shared.due_at()?;
         // A class that waits for the store must not write a time entry a second.
-        let waiting = self.state.pending.0 != 0 && self.state.pending.0 & !self.shared.emissions().busy().0 == 0;
+        let waiting =
+            self.state.pending.0 != 0 && self.state.pending.0 & !self.shared.emissions().busy().0 == 0;
         let floor = if waiting { Span::S15.window(self.state.last_time).end } else { next_second };
         Some(due_at.max(floor))
     }
@@ -249,7 +253,8 @@ mod tests {
     #[test]
     fn a_class_is_due_when_its_boundary_has_been_passed() {
         let seconds = Micros::from_seconds;
-        let due = |from, to| boundaries(seconds(from), seconds(to)).iter().map(Span::text).collect::<Vec<_>>();
+        let due =
+            |from, to| boundaries(seconds(from), seconds(to)).iter().map(Span::text).collect::<Vec<_>>();
         assert_eq!(due(1, 2), ["1s"]);
         assert_eq!(due(4, 5), ["1s", "5s"]);
         assert_eq!(due(29, 61), ["1s", "5s", "15s", "30s", "1m"]);

@@ -77,11 +77,17 @@ impl From<mpsc::RecvError> for SnapshotError {
 }
 
 /// Takes a snapshot at the present end of the journal. Blocking; one at a time.
-pub fn take_snapshot(journal: &Journal<Ticket>, control: &Control, shared: &Shared) -> Result<(), SnapshotError> {
+pub fn take_snapshot(
+    journal: &Journal<Ticket>,
+    control: &Control,
+    shared: &Shared,
+) -> Result<(), SnapshotError> {
     let gate = control.gate();
     let (reached, position) = mpsc::channel();
     let (chunks, exported) = mpsc::sync_channel(CHUNKS_MAX);
-    journal.barrier(Ticket::Snapshot(SnapshotTicket { reached, chunks })).map_err(|(_, rejected)| rejected)?;
+    journal
+        .barrier(Ticket::Snapshot(SnapshotTicket { reached, chunks }))
+        .map_err(|(_, rejected)| rejected)?;
     let (position, router) = position.recv()?;
     let mut writer = journal.begin_snapshot(position)?;
     let (head, definitions, unprojected) = {
@@ -102,8 +108,12 @@ pub fn take_snapshot(journal: &Journal<Ticket>, control: &Control, shared: &Shar
             Chunk::Done => exporting -= 1,
         }
     }
-    let keys: Vec<_> =
-        shared.ledger.keys().into_iter().map(|(keyed, stamp)| (keyed.key_hash, keyed.fingerprint, stamp)).collect();
+    let keys: Vec<_> = shared
+        .ledger
+        .keys()
+        .into_iter()
+        .map(|(keyed, stamp)| (keyed.key_hash, keyed.fingerprint, stamp))
+        .collect();
     writer.section(section::KEYS, &encode(&keys))?;
     Ok(writer.finish()?)
 }

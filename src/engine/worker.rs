@@ -50,6 +50,7 @@ impl Workers {
             due: (0..options.workers).map(|_| i64::MAX.into()).collect(),
             sink: OnceLock::new(),
             ledger,
+            failed: tokio::sync::Notify::new(),
             flush: false.into(),
             wake_journal: OnceLock::new(),
             counters: super::EngineCounters {
@@ -65,7 +66,8 @@ impl Workers {
             let receiver = receiver.expect("each worker takes its own receiver once");
             let driver = Driver::new(worker, &settings);
             let index = worker.index();
-            let body = Body { index, shared: of_workers.clone(), driver, output: Output::default(), export: None };
+            let body =
+                Body { index, shared: of_workers.clone(), driver, output: Output::default(), export: None };
             body.run(worker, &receiver);
         })?;
         for (queue, guard) in shared.queues.iter().zip(guards.guards()) {
@@ -196,7 +198,8 @@ impl Body {
     }
 
     fn measure(&self) {
-        let numbers = [self.driver.series(), self.driver.windows(), self.driver.ids(), self.driver.resident_bytes()];
+        let numbers =
+            [self.driver.series(), self.driver.windows(), self.driver.ids(), self.driver.resident_bytes()];
         let mut resident = self.shared.counters.resident.lock().unwrap_or_else(PoisonError::into_inner);
         resident[self.index] = numbers.map(|number| number as u64);
         let windows = resident.iter().map(|numbers| numbers[1]).sum();

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{MergeState, Amount, Micros, Reading, SeriesState, Tally, WindowState};
+use dataflows::types::{Amount, MergeState, Micros, Reading, SeriesState, Tally, WindowState};
 use hyper::StatusCode;
 
 use super::auth::{absent, series_key};
@@ -130,7 +130,9 @@ fn merged(state: &SeriesState, page: HistoryPage, range: &Range) -> Vec<HistoryR
         page.rows.into_iter().map(|row| (row.window_start, row)).collect();
     // A difference that the page's progress covers is in its row.
     let stored = |upper| page.progress.is_some_and(|done| done >= (upper, state.series));
-    for merge in state.merges.iter().filter(|merge| range.contains(merge.start) && !merge.upper.is_some_and(stored)) {
+    for merge in
+        state.merges.iter().filter(|merge| range.contains(merge.start) && !merge.upper.is_some_and(stored))
+    {
         let MergeState { start, end, difference, .. } = *merge;
         let value = reading.value(&difference);
         let inserted =
@@ -220,7 +222,17 @@ mod tests {
             let (start, end) = bounds(minute);
             let value = value.map(Amount::from_units);
             let (frozen_by, before, dirty) = (None, Amount::ZERO, ClassSet::default());
-            WindowState { start, end, tally: tally(amounts), value, frozen_by, opened: 0, before, left: false, dirty }
+            WindowState {
+                start,
+                end,
+                tally: tally(amounts),
+                value,
+                frozen_by,
+                opened: 0,
+                before,
+                left: false,
+                dirty,
+            }
         };
         let merge = |&(minute, amounts): &(i64, &[i64])| {
             let (start, end) = bounds(minute);

@@ -21,8 +21,8 @@ use std::time::Duration;
 use dataflows::types::{Definition, Epoch, Micros};
 
 use super::{SinkHealth, parts};
-use crate::engine::{Emission, Sink, Stored};
 use crate::clock::Clock;
+use crate::engine::{Emission, Sink, Stored};
 use crate::store::{Part, PartRows, Progress, Store, StoreError};
 
 /// How a history sink works.
