@@ -61,7 +61,11 @@ fn report(what: &str, rounds: &mut [Taken]) {
         rounds.sort_unstable_by_key(time);
         f64::from(SERIES) / time(&rounds[rounds.len() / 2]).as_secs_f64()
     };
-    println!("{what:>32}  {:>9.0} /s  {:>9.0} /cpu-s", median(|taken| taken.wall), median(|taken| taken.busy));
+    println!(
+        "{what:>32}  {:>9.0} /s  {:>9.0} /cpu-s",
+        median(|taken| taken.wall),
+        median(|taken| taken.busy)
+    );
 }
 
 struct Taken {
@@ -133,7 +137,8 @@ fn definition(series: u32) -> Definition {
     let key = SeriesKey {
         business_id: format!("biz_{}", series % 100),
         customer_id: Some(format!("cust_{}", series / 4)),
-        metric_name: ["api_calls", "storage_bytes", "seats", "requests_per_minute"][series as usize % 4].into(),
+        metric_name: ["api_calls", "storage_bytes", "seats", "requests_per_minute"][series as usize % 4]
+            .into(),
     };
     let spec = SeriesSpec {
         metric_type: MetricType::Checkpoint,
