@@ -75,7 +75,8 @@ CREATE TABLE series (
 ) STRICT;
 CREATE INDEX series_by_name ON series (business_id, metric_name, customer_id);
 
--- History: one row for every flush window with an update. Clustered by series and time; other orders go through `series`.
+-- History: one row for every flush window with an update. Not WITHOUT ROWID: rows then lie in the order in which batches
+-- brought them, and a batch that brings the open windows again writes a few neighbouring pages instead of one page a series.
 CREATE TABLE metrics (
     series_id    INTEGER NOT NULL,
     window_start TEXT NOT NULL,
@@ -95,7 +96,7 @@ CREATE TABLE metrics (
     tags         TEXT NOT NULL,
     flushed_at   TEXT NOT NULL,    -- the batch that wrote the row last; rises with window_start within a batch
     PRIMARY KEY (series_id, window_start)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- The newest live period of each series, as of its last batch.
 CREATE TABLE series_state (

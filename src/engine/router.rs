@@ -136,12 +136,14 @@ impl Router {
                 known.push((class, through));
             }
         }
+        // The sink wrote in the order of the epochs: nothing is emitted before the last one it came to.
+        let settled = stored.values().all(|&(upper, _)| upper < epoch);
         let emit = {
             let mut emissions = self.shared.emissions();
             for &(class, through) in known.iter().filter(|(_, through)| through.0 != u32::MAX) {
                 emissions.begin_after(class, epoch, through);
             }
-            emissions.begin(due)
+            emissions.begin(if settled { due } else { ClassSet::default() })
         };
         self.state.pending = ClassSet(due.0 & !emit.0);
         if flush && self.state.pending == ClassSet::default() {

@@ -54,7 +54,7 @@ impl Options {
             definitions_delay: Duration::from_secs(1),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
-            stop_timeout: Duration::from_secs(5),
+            stop_timeout: Duration::from_secs(4),
         }
     }
 }
@@ -101,8 +101,8 @@ impl HistorySink {
         Ok(HistorySink { inbox, health, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Writes what has been taken, then ends the thread; gives up after pauses of `Options::stop_timeout` while the store
-    /// fails: the journal has it all. Also done on drop.
+    /// Writes what has been taken, then ends the thread; gives up once the store has failed for `Options::stop_timeout`:
+    /// the journal has it all. Also done on drop.
     pub fn stop(&self) {
         let _ = self.inbox.send(Message::Stop);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -151,7 +151,7 @@ struct Worker {
     progress: Option<Progress>,
     /// What the store has been known to have.
     floor: Progress,
-    /// Pauses that are left; set by `stop`.
+    /// Time left for failing; set by `stop`.
     stop_within: Option<Duration>,
 }
 
@@ -173,9 +173,13 @@ impl Worker {
         let mut pause = Duration::ZERO;
         loop {
             self.await_work();
+            let begun = self.clock.monotonic();
             match self.write() {
                 Ok(()) => pause = Duration::ZERO,
                 Err(error) => {
+                    // A store may take its time to fail.
+                    let taken = self.clock.monotonic() - begun;
+                    self.stop_within = self.stop_within.map(|left| left.saturating_sub(taken));
                     pause = self.pause_after(&error, pause);
                     if self.stop_within == Some(Duration::ZERO) {
                         let (emissions, definitions) = (self.emissions.len(), self.definitions.len());

@@ -143,7 +143,9 @@ fn definitions_that_are_in_are_not_applied_again() {
     let mut store = database.store();
     define(&mut store, 1, vec![created(1)]);
     define(&mut store, 3, vec![deleted(1), created(2)]);
-    // A replay begins further back and brings more.
+    // A replay begins further back; what was deleted since must not come back even for a moment.
+    define(&mut store, 1, vec![created(1)]);
+    assert_eq!(database.lines("SELECT series_id FROM series"), ["2"]);
     let definitions = [(1, created(1)), (3, deleted(1)), (3, created(2)), (4, created(4))];
     store.commit(&Part { journal_id: JOURNAL, definitions: &definitions, rows: None }).expect("committed");
     assert_eq!(database.lines("SELECT series_id FROM series"), ["2", "4"]);

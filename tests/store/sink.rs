@@ -117,7 +117,8 @@ fn stop_writes_what_was_taken_and_a_stopped_sink_takes_no_more() {
     assert_eq!(*running.told.stored.lock().expect("not poisoned"), [(Span::S15, 5), (Span::S30, 6)]);
     running.sink.take(Arc::new(emission(Span::S15, 8, vec![row(1, 110, &[4], 7)])));
     running.sink.stop();
-    assert_eq!(database.history(1).len(), 2);
+    let flushed = "SELECT flushed_at FROM metrics ORDER BY window_start";
+    assert_eq!(database.lines(flushed), ["2026-11-24T06:00:05.000000Z", "2026-11-24T06:00:06.000000Z"]);
     let progress = database.store().progress().expect("readable");
     assert_eq!(progress.definitions, 7);
     assert_eq!(progress.classes[&Span::S30], (6, ALL_SERIES));
