@@ -11,7 +11,7 @@
 //! Rounds are interleaved and medians are shown; the ratios are what counts. Inputs are made outside the clock. Before the
 //! clock starts, a run whose rows go to a store in memory is compared with the plain map, window by window.
 //!
-//! `cargo bench -p dataflows --bench meter -- [updates=N] [series=N] [rounds=N]`
+//! `cargo bench -p dataflows --bench meter -- [updates=N] [series=N] [rounds=N] [only=TEXT]`
 #![allow(clippy::print_stdout)] // A bench reports.
 
 #[path = "meter/input.rs"]
@@ -40,8 +40,11 @@ fn main() {
     for keys in [Keys::Zipf, Keys::Uniform] {
         let input = Input::new(keys, &settings);
         for (name, shape) in input::shapes() {
-            runs::verify(&input, &shape);
-            report(&format!("{keys:?}, {name}"), keys, &input, &shape, settings.rounds);
+            let name = format!("{keys:?}, {name}");
+            if name.contains(&settings.only) {
+                runs::verify(&input, &shape);
+                report(&name, keys, &input, &shape, settings.rounds);
+            }
         }
     }
 }

@@ -18,19 +18,23 @@ pub struct Settings {
     pub updates: usize,
     pub series: u32,
     pub rounds: usize,
+    /// Only the workloads whose name contains this.
+    pub only: String,
 }
 
 impl Settings {
     /// What the issue asks for, unless `name=value` says otherwise.
     pub fn from_arguments() -> Settings {
-        let mut settings = Settings { updates: 20_000_000, series: 1_000_000, rounds: 5 };
+        let mut settings =
+            Settings { updates: 20_000_000, series: 1_000_000, rounds: 5, only: String::new() };
         for argument in std::env::args().skip(1) {
             let Some((name, value)) = argument.split_once('=') else { continue };
-            let value = value.parse().expect("a number behind the equals sign");
+            let number = || value.parse().expect("a number behind the equals sign");
             match name {
-                "updates" => settings.updates = value,
-                "series" => settings.series = value as u32,
-                "rounds" => settings.rounds = value,
+                "updates" => settings.updates = number(),
+                "series" => settings.series = number() as u32,
+                "rounds" => settings.rounds = number(),
+                "only" => settings.only = value.to_string(),
                 _ => println!("{name} is unknown"),
             }
         }
@@ -40,7 +44,7 @@ impl Settings {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { updates, series, rounds } = self;
+        let Settings { updates, series, rounds, .. } = self;
         write!(f, "{updates} updates, {series} series, epochs of {EPOCH}, 1 % late, medians of {rounds}")
     }
 }
