@@ -22,6 +22,9 @@ use crate::types::{
 };
 use series::Series;
 
+/// Rows by window start: (end, tally, value). The value is none where it depends on how the row was written.
+pub type Rows = BTreeMap<Micros, (Micros, Tally, Option<Amount>)>;
+
 /// One update, as it was journaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -174,7 +177,7 @@ impl Reference {
 
     /// What the store must hold of a series in the end, by window: (end, tally, value). None if it was not always
     /// stored. The value is none where it depends on how the row was written.
-    pub fn rows(&self, series: SeriesId) -> Option<BTreeMap<Micros, (Micros, Tally, Option<Amount>)>> {
+    pub fn rows(&self, series: SeriesId) -> Option<Rows> {
         self.series.get(&series).filter(|series| series.was_always_stored).map(Series::rows)
     }
 

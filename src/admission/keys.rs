@@ -26,10 +26,13 @@ pub struct Keys {
     control: std::sync::OnceLock<Control>,
 }
 
+/// Fingerprint and stamp by key hash.
+type Fingerprints = HashMap<u128, (u128, Micros)>;
+
 #[derive(Default)]
 struct Tables {
-    /// Key hash → fingerprint and stamp, newest generation last.
-    keys: VecDeque<(i64, HashMap<u128, (u128, Micros)>)>,
+    /// By generation, newest last.
+    keys: VecDeque<(i64, Fingerprints)>,
     /// Requests under way by key hash.
     under_way: HashMap<u128, (u128, Arc<Notify>)>,
     /// Remembered ids by business and generation, oldest first.

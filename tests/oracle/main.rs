@@ -11,9 +11,11 @@
 //!
 //! `PROPTEST_CASES` sets the number of histories. Failing seeds are kept in `tests/proptest-regressions/oracle.txt`.
 
+mod differential;
 mod happen;
 mod judge;
 mod life;
+mod order;
 mod plan;
 mod script;
 mod store;

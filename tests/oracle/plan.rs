@@ -149,7 +149,8 @@ pub fn plan(kind: Kind) -> impl Strategy<Value = Plan> {
 }
 
 fn event(kind: Kind) -> impl Strategy<Value = Event> {
-    let acknowledged_after = prop_oneof![4 => Just(0usize), 1 => 1usize..8];
+    let late = if kind == Kind::Full { 3 } else { 1 };
+    let acknowledged_after = prop_oneof![4 => Just(0usize), late => 1usize..8];
     (advance(), happening(kind), prop::bool::weighted(0.2), acknowledged_after, prop::bool::weighted(0.2))
         .prop_map(|(advance, happening, is_withheld, acknowledged_after, is_burst)| Event {
             advance,
@@ -174,12 +175,12 @@ fn advance() -> impl Strategy<Value = Advance> {
 }
 
 fn happening(kind: Kind) -> impl Strategy<Value = Happening> {
-    let interrupted = if kind == Kind::Full { 1 } else { 0 };
+    let interrupted = if kind == Kind::Full { 2 } else { 0 };
     let fate = prop_oneof![
         1 => Just(Fate::Lost),
-        3 => (0usize..30, 0u32..6).prop_map(|(emissions, through)| Fate::Stored { emissions, through }),
+        4 => (0usize..30, 1u32..4).prop_map(|(emissions, through)| Fate::Stored { emissions, through }),
     ];
-    let restart = (1usize..=4, any::<bool>(), fate)
+    let restart = (1usize..=4, prop::bool::weighted(0.7), fate)
         .prop_map(|(workers, replays, fate)| Happening::Restart(Restart { workers, replays, fate }));
     let anyone = 0usize..8;
     prop_oneof![

@@ -117,7 +117,7 @@ impl Ledger {
         }
         if !shape.stored {
             self.entries.iter_mut().for_each(|entry| entry.state.dirty = ClassSet::default());
-            self.state.merges.retain(|merge| merge.upper.is_some());
+            self.state.merges.clear();
         }
         let counts = |shape: &Shape| {
             (shape.operation, shape.metric_type, shape.flush, shape.reset, shape.initial_value)

@@ -170,10 +170,17 @@ impl Plain {
     fn roll(&mut self, slot: u32, event_at: Micros, amount: Amount, now: &Tick) -> Result<bool, NeedsLedger> {
         let cell = *self.cells.get(slot);
         let start = window_start(event_at, cell.flags.flush(), now)?;
+        let period = match cell.flags.has(Flags::PERIODIC) {
+            true => cell.window,
+            false => {
+                let start = self.shape(slot).reset.window(moment(cell.window)).start;
+                packed_seconds(start).ok_or(NeedsLedger)? // A week or month may begin before 1970.
+            }
+        };
         self.let_leave(slot, now);
         let mut record = Record::new(cell.sums, cell.window, Amount::ZERO);
         if !cell.flags.has(Flags::PERIODIC) {
-            record = self.roll_period(slot, event_at, now);
+            record = self.roll_period(slot, event_at, period, now);
         }
         self.push_newest(slot, record);
         let cell = self.cells.get_mut(slot);
@@ -185,7 +192,7 @@ impl Plain {
     }
 
     /// Folds the newest window into its period and freezes its value; or, in a new period, leaves the period behind.
-    fn roll_period(&mut self, slot: u32, event_at: Micros, now: &Tick) -> Record {
+    fn roll_period(&mut self, slot: u32, event_at: Micros, period: u32, now: &Tick) -> Record {
         let cell = *self.cells.get(slot);
         let value = self.shape(slot).value(&self.current(slot));
         let mut record = Record::new(cell.sums, cell.window, value);
@@ -196,9 +203,7 @@ impl Plain {
         base.sums = sums;
         if !self.is_current(slot, event_at) {
             record.sums.mark_following();
-            let start = self.shape(slot).reset.window(moment(cell.window)).start;
-            let start = packed_seconds(start).unwrap_or(0); // Not before 1970: the window is not.
-            base.past = self.pasts.insert(Past { sums, start, older: base.past });
+            base.past = self.pasts.insert(Past { sums, start: period, older: base.past });
             base.sums = Sums::default();
             base.past = self.close_pasts(slot, base.past, now);
         }

@@ -229,7 +229,7 @@ impl Series {
         self.was_always_stored &= shape.stored;
         if !shape.stored {
             self.dirty.clear();
-            self.merges.retain(|merge| merge.sent.is_some());
+            self.merges.clear();
         }
     }
 
