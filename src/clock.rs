@@ -192,7 +192,11 @@ mod tests {
             clock.advance(Duration::from_secs(1));
             let expected = Micros(first.0 + 60 * Micros::PER_SECOND);
             let believed = Micros(expected.0 + step);
-            assert_eq!(stamps.now(), Micros(first.0 + 59 * Micros::PER_SECOND), "readers do not believe alone");
+            assert_eq!(
+                stamps.now(),
+                Micros(first.0 + 59 * Micros::PER_SECOND),
+                "readers do not believe alone"
+            );
             assert_eq!(stamps.take(), Stamp { at: believed, stepped_from: Some(expected) });
             assert!(!stamps.in_doubt());
             assert_eq!(stamps.now(), believed);
@@ -207,7 +211,10 @@ mod tests {
         clock.advance(Duration::from_secs(30));
         stamps.take();
         clock.step_to(Micros(first.0 + 30 * Micros::PER_SECOND));
-        assert_eq!(stamps.take(), Stamp { at: Micros(first.0 + 30 * Micros::PER_SECOND), stepped_from: None });
+        assert_eq!(
+            stamps.take(),
+            Stamp { at: Micros(first.0 + 30 * Micros::PER_SECOND), stepped_from: None }
+        );
         assert!(!stamps.in_doubt());
     }
 

@@ -184,28 +184,36 @@ mod tests {
 
     #[test]
     fn what_is_too_great_is_out_of_range() {
-        for text in ["1000000000000000.000000001", "1e16", "1e400", "-1e99999999999999999999", "9999999999999999"] {
+        for text in
+            ["1000000000000000.000000001", "1e16", "1e400", "-1e99999999999999999999", "9999999999999999"]
+        {
             assert_eq!(parse(text), Err(AmountError::OutOfRange), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_json_number_is_malformed() {
-        for text in ["", "-", "+1", "01", ".5", "1.", "1e", "1e+", "NaN", "Infinity", "1_0", "0x10", "1.e3", "١"] {
+        for text in
+            ["", "-", "+1", "01", ".5", "1.", "1e", "1e+", "NaN", "Infinity", "1_0", "0x10", "1.e3", "١"]
+        {
             assert_eq!(parse(text), Err(AmountError::Malformed), "{text}");
         }
     }
 
     #[test]
     fn amounts_are_shown_in_plain_notation() {
-        for (nanos, text) in [(0, "0.0"), (150_000_000_000, "150.0"), (-1, "-0.000000001"), (1_500_000_000, "1.5")] {
+        for (nanos, text) in
+            [(0, "0.0"), (150_000_000_000, "150.0"), (-1, "-0.000000001"), (1_500_000_000, "1.5")]
+        {
             assert_eq!(Amount(nanos).to_string(), text);
         }
     }
 
     #[test]
     fn a_mean_rounds_half_to_even() {
-        for (sum, count, mean) in [(5, 2, 2), (7, 2, 4), (-5, 2, -2), (-7, 2, -4), (10, 3, 3), (11, 3, 4), (-10, 3, -3)] {
+        for (sum, count, mean) in
+            [(5, 2, 2), (7, 2, 4), (-5, 2, -2), (-7, 2, -4), (10, 3, 3), (11, 3, 4), (-10, 3, -3)]
+        {
             assert_eq!(Amount(sum).mean(count), Amount(mean), "{sum} / {count}");
         }
     }

@@ -29,7 +29,8 @@ impl Default for Tally {
 
 impl Tally {
     /// The tally of no updates.
-    pub const EMPTY: Tally = Tally { sum: Amount::ZERO, count: 0, min: Amount(i128::MAX), max: Amount(i128::MIN) };
+    pub const EMPTY: Tally =
+        Tally { sum: Amount::ZERO, count: 0, min: Amount(i128::MAX), max: Amount(i128::MIN) };
 
     /// The tally of one update.
     pub const fn of(amount: Amount) -> Tally {

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{Amount, Micros, Reading, SeriesState, Tally, WindowState};
+use dataflows::types::{Amount, MergeState, Micros, Reading, SeriesState, Tally, WindowState};
 use hyper::StatusCode;
 
 use super::auth::{absent, series_key};
@@ -69,7 +69,7 @@ pub(super) async fn history(rooms: &Rooms, call: &Call) -> Result<Reply, ApiErro
     let range = Range::parse(&call.query)?;
     let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
     let (state, page) = consistent(rooms, &handle, &range).await?;
-    let mut points = merged(&state, page.rows, &range);
+    let mut points = merged(&state, page, &range);
     let more = points.len() > range.limit;
     points.truncate(range.limit);
     let next_cursor = points.last().filter(|_| more).map(|point| point.window_start.0.to_string());
@@ -124,17 +124,22 @@ async fn stored(rooms: &Rooms, handle: &SeriesHandle, range: &Range) -> Result<H
 
 /// The points of a range, newest first. As `rows` are the newest `limit + 1` of the range, the first `limit` points
 /// are complete, and one more says that there are more.
-fn merged(state: &SeriesState, rows: Vec<HistoryRow>, range: &Range) -> Vec<HistoryRow> {
+fn merged(state: &SeriesState, page: HistoryPage, range: &Range) -> Vec<HistoryRow> {
     let reading = Reading { operation: state.shape.operation, initial_value: state.shape.initial_value };
     let mut points: BTreeMap<Micros, HistoryRow> =
-        rows.into_iter().map(|row| (row.window_start, row)).collect();
-    for &(start, end, difference) in state.merges.iter().filter(|(start, ..)| range.contains(*start)) {
+        page.rows.into_iter().map(|row| (row.window_start, row)).collect();
+    // A difference that the page's progress covers is in its row.
+    let stored = |upper| page.progress.is_some_and(|done| done >= (upper, state.series));
+    for merge in
+        state.merges.iter().filter(|merge| range.contains(merge.start) && !merge.upper.is_some_and(stored))
+    {
+        let MergeState { start, end, difference, .. } = *merge;
         let value = reading.value(&difference);
         let inserted =
             HistoryRow { window_start: start, window_end: end, tally: difference, value, flushed_at: None };
         points.entry(start).and_modify(|row| absorb(row, difference, state, &reading)).or_insert(inserted);
     }
-    for window in state.windows.iter().filter(|window| range.contains(window.start)) {
+    for window in state.windows.iter().filter(|window| !window.left && range.contains(window.start)) {
         let (tally, value) = (window.tally, row_value(state, window, &reading));
         let same = points.get(&window.start).filter(|row| row.tally == tally && row.value == value);
         let flushed_at = same.and_then(|row| row.flushed_at);
@@ -176,7 +181,7 @@ fn show(point: &HistoryRow) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflows::types::{MetricType, Operation, PeriodState, SeriesId, Shape, Span};
+    use dataflows::types::{ClassSet, MetricType, Operation, PeriodState, SeriesId, Shape, Span};
 
     const MINUTE: i64 = 60 * Micros::PER_SECOND;
     const ALL: Range = Range { start: None, end: None, before: None, limit: 10 };
@@ -216,9 +221,23 @@ mod tests {
         let window = |&(minute, amounts, value): &(i64, &[i64], Option<i64>)| {
             let (start, end) = bounds(minute);
             let value = value.map(Amount::from_units);
-            WindowState { start, end, tally: tally(amounts), value, dirty: false }
+            let (frozen_by, before, dirty) = (None, Amount::ZERO, ClassSet::default());
+            WindowState {
+                start,
+                end,
+                tally: tally(amounts),
+                value,
+                frozen_by,
+                opened: 0,
+                before,
+                left: false,
+                dirty,
+            }
         };
-        let merge = |&(minute, amounts): &(i64, &[i64])| (bounds(minute).0, bounds(minute).1, tally(amounts));
+        let merge = |&(minute, amounts): &(i64, &[i64])| {
+            let (start, end) = bounds(minute);
+            MergeState { start, end, difference: tally(amounts), class: Span::S15, upper: Some(7) }
+        };
         let newest = windows.last().map(|(minute, ..)| bounds(*minute).0);
         SeriesState {
             series: SeriesId(0),
@@ -232,6 +251,10 @@ mod tests {
         }
     }
 
+    fn page(rows: Vec<HistoryRow>, upper: u64) -> HistoryPage {
+        HistoryPage { rows, progress: Some((upper, SeriesId(u32::MAX))) }
+    }
+
     fn lines(points: &[HistoryRow]) -> Vec<(i64, Amount, u64, bool)> {
         let line = |point: &HistoryRow| {
             (point.window_start.0 / MINUTE, point.value, point.tally.count, point.flushed_at.is_some())
@@ -242,7 +265,7 @@ mod tests {
     #[test]
     fn memory_wins_over_a_row_that_says_something_else() {
         let state = state(MetricType::Checkpoint, &[(1, &[1], Some(1)), (2, &[5, 5], None)], &[]);
-        let points = merged(&state, vec![row(2, &[5], 6), row(1, &[1], 1), row(0, &[7], 7)], &ALL);
+        let points = merged(&state, page(vec![row(2, &[5], 6), row(1, &[1], 1), row(0, &[7], 7)], 0), &ALL);
         let units = Amount::from_units;
         let expected = [(2, units(100), 2, false), (1, units(1), 1, true), (0, units(7), 1, true)];
         assert_eq!(lines(&points), expected);
@@ -253,8 +276,10 @@ mod tests {
         let units = Amount::from_units;
         for (metric_type, value) in [(MetricType::Checkpoint, 7), (MetricType::Reset, 10)] {
             let state = state(metric_type, &[], &[(0, &[3]), (1, &[4])]);
-            let points = merged(&state, vec![row(0, &[7], 7)], &ALL);
+            let points = merged(&state, page(vec![row(0, &[7], 7)], 6), &ALL);
             assert_eq!(lines(&points), [(1, units(4), 1, false), (0, units(value), 2, false)]);
+            let points = merged(&state, page(vec![row(0, &[7], 7)], 7), &ALL);
+            assert_eq!(lines(&points), [(0, units(7), 1, true)], "the store has the differences already");
         }
     }
 
@@ -264,7 +289,7 @@ mod tests {
             state(MetricType::Checkpoint, &[(1, &[1], Some(1)), (2, &[1], Some(2)), (3, &[1], Some(3))], &[]);
         let at = |minute: i64| Some(Micros(minute * MINUTE));
         let range = Range { start: at(1), end: at(3), before: at(2), limit: 10 };
-        assert_eq!(lines(&merged(&state, Vec::new(), &range)).len(), 1);
+        assert_eq!(lines(&merged(&state, page(Vec::new(), 0), &range)).len(), 1);
         assert!(range.contains(Micros(MINUTE)) && !range.contains(Micros(2 * MINUTE)));
     }
 }

@@ -17,9 +17,10 @@ pub use definition::{
     ApiKey, Business, Customer, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec, StripeIntegration,
 };
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
-pub use state::{PeriodState, SeriesState, WindowState};
+pub use state::{MergeState, PeriodState, SeriesState, WindowState};
 pub use work::{
-    Batch, ClassSet, Command, Decision, EventId, LiveState, NO_REPLY, Outcome, Row, RowKind, Standing, Update, Work,
+    Batch, ClassSet, Command, Decision, EventId, LiveState, NO_REPLY, Outcome, Row, RowKind, Standing,
+    Update, Work,
 };
 
 use serde::{Deserialize, Serialize};

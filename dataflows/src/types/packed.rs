@@ -60,7 +60,9 @@ fn pack_item(into: &mut Vec<u8>, item: &Item) {
     let whole = item.amount.0 % Amount::UNIT == 0;
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     into.push(
-        flag(item.event_at.is_some(), HAS_EVENT_AT) | flag(item.id.is_some(), HAS_ID) | flag(whole, WHOLE_UNITS),
+        flag(item.event_at.is_some(), HAS_EVENT_AT)
+            | flag(item.id.is_some(), HAS_ID)
+            | flag(whole, WHOLE_UNITS),
     );
     put_varint(into, u128::from(item.series.0));
     if let Some(event_at) = item.event_at {
@@ -157,11 +159,13 @@ mod tests {
             -Amount::LIMIT.0..=Amount::LIMIT.0,
             (-1000i128..1000).prop_map(|units| units * Amount::UNIT),
         ];
-        (any::<u32>(), any::<Option<i64>>(), amount, any::<Option<u128>>()).prop_map(|(series, at, nanos, hash)| {
-            let series = SeriesId(series);
-            let id = hash.map(|hash| EventId::new(hash, series));
-            Item { series, event_at: at.map(Micros), amount: Amount(nanos), id }
-        })
+        (any::<u32>(), any::<Option<i64>>(), amount, any::<Option<u128>>()).prop_map(
+            |(series, at, nanos, hash)| {
+                let series = SeriesId(series);
+                let id = hash.map(|hash| EventId::new(hash, series));
+                Item { series, event_at: at.map(Micros), amount: Amount(nanos), id }
+            },
+        )
     }
 
     fn request() -> impl Strategy<Value = (Option<Keyed>, Vec<Item>)> {
@@ -191,7 +195,8 @@ mod tests {
     #[test]
     fn an_update_of_whole_units_is_small() {
         let mut bytes = Vec::new();
-        let item = Item { series: SeriesId(500_000), event_at: None, amount: Amount::from_units(50), id: None };
+        let item =
+            Item { series: SeriesId(500_000), event_at: None, amount: Amount::from_units(50), id: None };
         pack(&mut bytes, None, &[item]);
         assert_eq!(bytes.len(), 6);
     }

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, Micros, SeriesId, Shape, Span, Tally};
+use super::{Amount, ClassSet, Epoch, Micros, SeriesId, Shape, Span, Tally};
 
-/// A resident flush window.
+/// A flush window in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowState {
     /// First moment.
@@ -15,8 +15,17 @@ pub struct WindowState {
     pub tally: Tally,
     /// The frozen value of its row; none while it is its period's newest and follows the reading.
     pub value: Option<Amount>,
-    /// Whether the store lacks the current row (changed since the last emission).
-    pub dirty: bool,
+    /// Start of the window whose opening froze the value. A cut may take that one away to another period.
+    pub frozen_by: Option<Micros>,
+    /// Its place in the order in which the windows of the series were opened.
+    pub opened: u32,
+    /// The reading of its period just before it opened.
+    pub before: Amount,
+    /// Whether it has left: its row is final but for merges, and only `value` still matters, to windows opened late.
+    pub left: bool,
+    /// The batch classes whose emission must still bring the row to the store. What has been emitted but was not yet
+    /// acknowledged counts as well: a row may be written twice.
+    pub dirty: ClassSet,
 }
 
 /// A live period in memory.
@@ -32,6 +41,21 @@ pub struct PeriodState {
     pub newest: Option<Micros>,
 }
 
+/// A difference for a window that has left, on its way to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeState {
+    /// First moment of the window.
+    pub start: Micros,
+    /// First moment behind it.
+    pub end: Micros,
+    /// What is to be added to the row.
+    pub difference: Tally,
+    /// The batch class that brings it to the store.
+    pub class: Span,
+    /// The emission it was part of, while that is not acknowledged; none before.
+    pub upper: Option<Epoch>,
+}
+
 /// Everything meter remembers of one series, apart from ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesState {
@@ -41,14 +65,14 @@ pub struct SeriesState {
     pub shape: Shape,
     /// Whether it ever had an update.
     pub touched: bool,
-    /// Resident windows, oldest first.
+    /// Resident windows, and the newest of those that have left; oldest first.
     pub windows: Vec<WindowState>,
     /// Live periods in memory, oldest first.
     pub periods: Vec<PeriodState>,
-    /// Moments of the cuts that may still matter, oldest first.
+    /// Moments of the cuts, oldest first.
     pub cuts: Vec<Micros>,
-    /// Differences for windows that have left, not yet emitted: (start, end, difference).
-    pub merges: Vec<(Micros, Micros, Tally)>,
-    /// The batch class in which changes are still emitted until that boundary, after `batch` was changed.
+    /// Differences for windows that have left, until their emission is acknowledged.
+    pub merges: Vec<MergeState>,
+    /// The batch class in which changes are still collected until that boundary, after `batch` was changed.
     pub switching: Option<(Span, Micros)>,
 }

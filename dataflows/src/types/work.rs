@@ -42,6 +42,9 @@ impl EventId {
 pub struct ClassSet(pub u16);
 
 impl ClassSet {
+    /// Every class.
+    pub const ALL: ClassSet = ClassSet((1 << Span::FLUSH.len()) - 1);
+
     /// Whether the class of this batch interval is in the set.
     pub fn contains(self, class: Span) -> bool {
         self.0 & (1 << class as u16) != 0
@@ -50,6 +53,11 @@ impl ClassSet {
     /// Adds the class of this batch interval.
     pub fn insert(&mut self, class: Span) {
         self.0 |= 1 << class as u16;
+    }
+
+    /// Takes the class of this batch interval out.
+    pub fn remove(&mut self, class: Span) {
+        self.0 &= !(1 << class as u16);
     }
 
     /// The classes that are in both sets.

@@ -1,0 +1,263 @@
+//! The door to the dataflow: synchronous, one per timely worker, shared by service, oracle tests and benches.
+//!
+//! In: works in rising epochs, acknowledgements of emissions, reads. Out: decisions and batches. A driver and its worker
+//! live on one thread; reads are answered between steps and see every epoch that was stepped.
+//!
+//! It does not wait, park or wake: its owner does.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use timely::dataflow::operators::probe::Handle as ProbeHandle;
+use timely::worker::Worker;
+
+use crate::graph::{self, Input, Shared};
+use crate::operators::meter::Meter;
+pub use crate::operators::meter::Output;
+use crate::types::{ClassSet, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Work};
+
+/// What the dataflow must know before it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Number of workers, over all of which series are spread.
+    pub workers: usize,
+    /// How long event ids are remembered, in seconds of arrival time; at least 1.
+    pub dedup_horizon_secs: u32,
+}
+
+/// One worker's end of the dataflow.
+pub struct Driver {
+    input: Input,
+    probe: ProbeHandle<Epoch>,
+    shared: Rc<RefCell<Shared>>,
+    submitted: Epoch,
+}
+
+impl Driver {
+    /// Builds the graph on this worker. All workers of the process must do so.
+    pub fn new(worker: &mut Worker, settings: &Settings) -> Driver {
+        let meter = Meter::new(worker.index() as u32, settings.dedup_horizon_secs);
+        let shared = Rc::new(RefCell::new(Shared { meter, output: Output::default(), emitting: 0 }));
+        let (input, probe) = graph::build(worker, &shared);
+        Driver { input, probe, shared, submitted: 0 }
+    }
+
+    /// Hands in this worker's share of an epoch. Panics unless epochs rise.
+    pub fn submit(&mut self, work: Work) {
+        let epoch = work.epoch();
+        assert!(epoch > self.submitted, "epoch {epoch} behind {}", self.submitted);
+        self.submitted = epoch;
+        self.input.advance_to(epoch);
+        self.input.send(work);
+        self.input.flush();
+    }
+
+    /// Runs until everything submitted has been applied on this worker; appends what it led to.
+    pub fn step(&mut self, worker: &mut Worker, out: &mut Output) {
+        while !self.is_idle() {
+            worker.step();
+        }
+        let output = &mut self.shared.borrow_mut().output;
+        out.decisions.append(&mut output.decisions);
+        out.groups.append(&mut output.groups);
+        out.batches.append(&mut output.batches);
+        for (total, part) in [
+            (&mut out.admitted, &mut output.admitted),
+            (&mut out.duplicates, &mut output.duplicates),
+            (&mut out.gone, &mut output.gone),
+            (&mut out.late, &mut output.late),
+        ] {
+            *total += std::mem::take(part);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.meter.applied() >= self.submitted && shared.emitting == 0
+    }
+
+    /// The emission of a class at an epoch is in the store. After a restart: the stored progress, before any work.
+    pub fn acknowledge(&mut self, class: Span, upper: Epoch) {
+        self.acknowledge_through(class, upper, SeriesId(u32::MAX));
+    }
+
+    /// The emission of a class at an epoch is in the store for the series up to and including `through`.
+    pub fn acknowledge_through(&mut self, class: Span, upper: Epoch, through: SeriesId) {
+        self.shared.borrow_mut().meter.acknowledge(class, upper, through);
+    }
+
+    /// What a reader sees of a series at a moment; none when it is closed.
+    pub fn standing(&self, slot: u32, at: Micros) -> Option<Standing> {
+        self.shared.borrow().meter.standing(slot, at)
+    }
+
+    /// Everything there is to know of a series; none when it is closed.
+    pub fn state(&self, slot: u32) -> Option<SeriesState> {
+        self.shared.borrow().meter.state(slot)
+    }
+
+    /// Puts a series of a snapshot into an unused slot.
+    pub fn restore(&mut self, slot: u32, state: &SeriesState) {
+        self.shared.borrow_mut().meter.restore(slot, state);
+    }
+
+    /// The earliest whole second at which a time entry is wanted: the next boundary of a class in which something is
+    /// dirty; none while nothing is.
+    pub fn due_at(&self) -> Option<Micros> {
+        self.shared.borrow().meter.due_at()
+    }
+
+    /// The classes in which something is dirty.
+    pub fn dirty_classes(&self) -> ClassSet {
+        self.shared.borrow().meter.dirty_classes()
+    }
+
+    /// Begins a snapshot of the state as of all applied epochs; updates go on meanwhile.
+    pub fn begin_snapshot(&mut self) {
+        self.shared.borrow_mut().meter.begin_snapshot();
+    }
+
+    /// Shows the snapshot up to `series_max` more series; true when it has seen all. `each` must not call the driver.
+    pub fn snapshot_step(&mut self, series_max: usize, each: &mut dyn FnMut(&SeriesState)) -> bool {
+        self.shared.borrow_mut().meter.snapshot_step(series_max, each)
+    }
+
+    /// Shows the snapshot one part in 256 of the ids, as (generation, ids); true when it has seen all.
+    pub fn snapshot_ids(&mut self, each: &mut dyn FnMut(u64, &[EventId])) -> bool {
+        self.shared.borrow_mut().meter.snapshot_ids(each)
+    }
+
+    /// Puts back an id of a snapshot.
+    pub fn restore_id(&mut self, generation: u64, id: EventId) {
+        self.shared.borrow_mut().meter.restore_id(generation, id);
+    }
+
+    /// Number of ids in memory.
+    pub fn ids(&self) -> usize {
+        self.shared.borrow().meter.ids()
+    }
+
+    /// Number of open series.
+    pub fn series(&self) -> usize {
+        self.shared.borrow().meter.series()
+    }
+
+    /// Number of windows in memory.
+    pub fn windows(&self) -> usize {
+        self.shared.borrow().meter.windows()
+    }
+
+    /// Memory held by series and ids, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        self.shared.borrow().meter.resident_bytes()
+    }
+
+    /// Ends the input and runs until all workers have ended theirs.
+    pub fn close(self, worker: &mut Worker) {
+        let Driver { input, probe, .. } = self;
+        input.close();
+        worker.step_or_park_while(None, || !probe.done());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{
+        Amount, Batch, Command, MetricType, Operation, Outcome, RowKind, Shape, Tally, Update,
+    };
+
+    const EVERY_5_SECONDS: Shape = Shape {
+        operation: Operation::Sum,
+        metric_type: MetricType::Checkpoint,
+        flush: Span::S5,
+        reset: Span::S5,
+        initial_value: Amount::ZERO,
+        batch: Span::S30,
+        stored: true,
+        limit: None,
+        max_event_age_secs: 3_600,
+    };
+
+    /// Runs works on one worker, acknowledging each batch at once, and returns what they led to.
+    fn run(works: Vec<Work>) -> Output {
+        timely::execute_directly(move |worker| {
+            let mut driver = Driver::new(worker, &Settings { workers: 1, dedup_horizon_secs: 3_600 });
+            let (mut all, mut fetched) = (Output::default(), 0);
+            for work in works {
+                driver.submit(work);
+                driver.step(worker, &mut all);
+                for batch in &all.batches[fetched..] {
+                    driver.acknowledge(batch.class, batch.upper);
+                }
+                fetched = all.batches.len();
+            }
+            driver.close(worker);
+            all
+        })
+    }
+
+    fn open(shape: Shape) -> Work {
+        let commands = vec![Command::Open { slot: 0, series: SeriesId(1), shape }];
+        Work::Commands { epoch: 1, stamp: Micros(0), commands }
+    }
+
+    fn update(epoch: Epoch, arrival_secs: i64, event_secs: i64, units: i64) -> Work {
+        let (stamp, event_at) = (Micros::from_seconds(arrival_secs), Micros::from_seconds(event_secs));
+        let updates =
+            vec![Update { slot: 0, item: epoch as u32, event_at, amount: Amount::from_units(units) }];
+        Work::Updates { epoch, stamp, updates, ids: Vec::new() }
+    }
+
+    fn time(epoch: Epoch, at_secs: i64, class: Span) -> Work {
+        let mut emit = ClassSet::default();
+        emit.insert(class);
+        Work::Time { epoch, at: Micros::from_seconds(at_secs), emit, stored: Vec::new() }
+    }
+
+    fn values(batch: &Batch) -> Vec<(i64, i128)> {
+        batch.rows.iter().map(|row| (row.window_start.seconds(), row.value.0 / Amount::UNIT)).collect()
+    }
+
+    #[test]
+    fn six_windows_are_one_batch() {
+        let mut works = vec![open(EVERY_5_SECONDS)];
+        works.extend((0..6).map(|window| update(window as u64 + 2, 5 * window, 5 * window, 1)));
+        works.push(time(8, 30, Span::S30));
+        works.push(time(9, 60, Span::S30));
+        let out = run(works);
+        assert_eq!(
+            out.decisions.iter().map(|decision| decision.current.0 / Amount::UNIT).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5, 6]
+        );
+        assert_eq!(values(&out.batches[0]), [(0, 1), (5, 2), (10, 3), (15, 4), (20, 5), (25, 6)]);
+        assert!(out.batches[1].rows.is_empty());
+    }
+
+    #[test]
+    fn an_update_for_a_window_that_has_left_is_a_merge() {
+        let mut works =
+            vec![open(EVERY_5_SECONDS), update(2, 0, 0, 1), update(3, 45, 45, 1), time(4, 60, Span::S30)];
+        works.extend([update(5, 61, 3, 10), time(6, 90, Span::S30)]);
+        let rows = &run(works).batches[1].rows;
+        assert!(matches!(rows[0].kind, RowKind::Merge { value_follows: false, .. }));
+        assert_eq!((rows[0].window_start.seconds(), rows[0].tally), (0, Tally::of(Amount::from_units(10))));
+        assert_eq!(rows[1].kind, RowKind::Absolute);
+        assert_eq!((rows[1].window_start.seconds(), rows[1].value), (45, Amount::from_units(12)));
+    }
+
+    #[test]
+    fn a_deleted_series_is_gone_and_writes_no_row() {
+        let close = Work::Commands { epoch: 3, stamp: Micros(0), commands: vec![Command::Close { slot: 0 }] };
+        let out = run(vec![
+            open(EVERY_5_SECONDS),
+            update(2, 0, 0, 1),
+            close,
+            update(4, 0, 0, 1),
+            time(5, 30, Span::S30),
+        ]);
+        assert_eq!(out.decisions[1].outcome, Outcome::Gone);
+        assert_eq!((out.admitted, out.gone), (1, 1));
+        assert!(out.batches[0].rows.is_empty());
+    }
+}

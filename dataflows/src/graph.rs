@@ -1,0 +1,103 @@
+//! The main path, top to bottom, once on every worker.
+//!
+//! ```text
+//!   works ─▶ meter ─▶ batch ─▶ deliver ─▶ probe
+//!              └─▶ decisions
+//! ```
+//!
+//! * A record of `works` is one worker's share of one epoch; the timestamp is the epoch. The engine has routed it, so all
+//!   channels are `Pipeline`. What another process owns will enter through an `Exchange` before meter, and meter will
+//!   then apply an epoch when the frontier has passed it.
+//! * `limits`, a differential graph of its own that only definition epochs advance, will hand meter the effective limit
+//!   of a series; until then it is the one in the shape.
+//! * Meter applies on arrival: the records of a worker are in epoch order. Only the probe waits for the frontier.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
+use timely::dataflow::operators::{Input as _, Operator as _};
+use timely::dataflow::{InputHandle, Scope, Stream};
+use timely::worker::Worker;
+
+use crate::operators::batch;
+use crate::operators::meter::{Meter, Output};
+use crate::types::{Batch, Epoch, Work};
+
+/// Where the driver puts works.
+pub(crate) type Input = InputHandle<Epoch, CapacityContainerBuilder<Vec<Work>>>;
+
+/// What the operators of one worker share with its driver: the worker is one thread, and borrows end with each record.
+pub(crate) struct Shared {
+    /// The series.
+    pub meter: Meter,
+    /// What has been decided and emitted and not been fetched.
+    pub output: Output,
+    /// Emissions on their way from meter to the output.
+    pub emitting: usize,
+}
+
+/// Builds the graph on this worker.
+pub(crate) fn build(worker: &mut Worker, shared: &Rc<RefCell<Shared>>) -> (Input, ProbeHandle<Epoch>) {
+    let mut works = Input::new();
+    let probe = ProbeHandle::new();
+    worker.dataflow_named("metering", |graph: Scope<'_, Epoch>| {
+        let changes = meter(graph.input_from(&mut works), shared);
+        let batches = batches(changes);
+        deliver(batches, shared).probe_with(&probe);
+    });
+    (works, probe)
+}
+
+/// Applies each work and passes on what is due.
+fn meter<'graph>(
+    works: Stream<'graph, Epoch, Vec<Work>>,
+    shared: &Rc<RefCell<Shared>>,
+) -> Stream<'graph, Epoch, Vec<Batch>> {
+    let shared = Rc::clone(shared);
+    works.unary::<CapacityContainerBuilder<Vec<Batch>>, _, _, _>(Pipeline, "meter", move |_, _| {
+        move |input, output| {
+            input.for_each(|capability, works| {
+                let shared = &mut *shared.borrow_mut();
+                for work in works.drain(..) {
+                    let mut session = output.session(&capability);
+                    shared.meter.apply(work, &mut shared.output, &mut |batch| {
+                        shared.emitting += 1;
+                        session.give(batch);
+                    });
+                }
+            });
+        }
+    })
+}
+
+/// Orders each batch.
+fn batches<'graph>(changes: Stream<'graph, Epoch, Vec<Batch>>) -> Stream<'graph, Epoch, Vec<Batch>> {
+    changes.unary::<CapacityContainerBuilder<Vec<Batch>>, _, _, _>(Pipeline, "batch", |_, _| {
+        |input, output| {
+            input.for_each(|capability, batches| {
+                batches.iter_mut().for_each(batch::order);
+                output.session(&capability).give_container(batches);
+            });
+        }
+    })
+}
+
+/// Hands each batch to the driver.
+fn deliver<'graph>(
+    batches: Stream<'graph, Epoch, Vec<Batch>>,
+    shared: &Rc<RefCell<Shared>>,
+) -> Stream<'graph, Epoch, Vec<Batch>> {
+    let shared = Rc::clone(shared);
+    batches.unary::<CapacityContainerBuilder<Vec<Batch>>, _, _, _>(Pipeline, "deliver", move |_, _| {
+        move |input, _output| {
+            input.for_each(|_capability, batches| {
+                let shared = &mut *shared.borrow_mut();
+                shared.emitting -= batches.len();
+                shared.output.batches.append(batches);
+            });
+        }
+    })
+}

@@ -1,0 +1,464 @@
+//! Meter: applies updates and definitions to the series of one worker, in epoch order.
+//!
+//! | in | out |
+//! |---|---|
+//! | `Work::Updates` | a `Decision` for each update that somebody waits for |
+//! | `Work::Commands` | nothing; series open, change, are cut, close |
+//! | `Work::Time` | a `Batch` for each class that is due |
+//!
+//! State: `cells` says what a series costs, `ids` what an id does. An update of the newest window touches one cache line,
+//! asked for some updates ahead; one that opens a window touches two or three more.
+//!
+//! The state is a function of the works in epoch order and of the acknowledgements; the latter decide nothing but what
+//! may leave memory. No I/O, no clock.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
+
+use super::cells::{Flags, NONE, moment};
+use super::convert::When;
+use super::dirty::DirtySet;
+use super::ids::Ids;
+use super::ledger::Ledger;
+use super::plain::{Plain, mark_newest};
+use super::snapshot::Snapshot;
+use super::tick::{LENGTHS_MICROS, SPANS, Tick};
+use crate::prefetch::prefetch;
+use crate::types::{
+    Amount, Batch, ClassSet, Command, Decision, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId,
+    SeriesState, Span, Standing, Update, Work,
+};
+
+/// How many updates ahead a cell is asked for, then its newest record, then its oldest.
+const CELL_AHEAD: usize = 24;
+const NEWEST_AHEAD: usize = 12;
+const OLDEST_AHEAD: usize = 6;
+/// How many series a time entry looks at for windows that have left.
+const SWEEP: u32 = 2_048;
+/// How many ledgers a time entry looks at for series that have become ordinary.
+const COMPACT: usize = 64;
+
+/// When what a snapshot brings back as dirty may have changed: it is due at once.
+const LONG_AGO: Micros = Micros(i64::MIN / 2);
+
+/// What the works of some epochs led to.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// One for each update that somebody waits for, in order.
+    pub decisions: Vec<Decision>,
+    /// Which epoch the decisions belong to: (epoch, number of decisions), in order; epochs without are left out.
+    pub groups: Vec<(Epoch, usize)>,
+    /// The changed rows of the classes that were due.
+    pub batches: Vec<Batch>,
+    /// Updates counted.
+    pub admitted: u64,
+    /// Updates not counted because their id was remembered.
+    pub duplicates: u64,
+    /// Updates not counted because their series was deleted.
+    pub gone: u64,
+    /// Updates counted whose window had ended before they arrived.
+    pub late: u64,
+}
+
+/// The series of one worker.
+pub(crate) struct Meter {
+    worker: u32,
+    pub(super) plain: Plain,
+    pub(super) ledgers: HashMap<u32, Ledger, FixedState>,
+    /// Slots that were given a ledger, to be looked at for whether they still need it.
+    extraordinary: VecDeque<u32>,
+    pub(super) ids: Ids,
+    classes: [DirtySet; SPANS],
+    pub(super) tick: Tick,
+    applied: Epoch,
+    /// The next slot to be looked at for windows that have left.
+    sweep: u32,
+    pub(super) snapshot: Option<Snapshot>,
+}
+
+impl Meter {
+    /// No series yet.
+    pub fn new(worker: u32, dedup_horizon_secs: u32) -> Meter {
+        Meter {
+            worker,
+            plain: Plain::default(),
+            ledgers: HashMap::default(),
+            extraordinary: VecDeque::new(),
+            ids: Ids::new(dedup_horizon_secs),
+            classes: Default::default(),
+            tick: Tick::default(),
+            applied: 0,
+            sweep: 0,
+            snapshot: None,
+        }
+    }
+
+    /// The last epoch that was applied.
+    pub fn applied(&self) -> Epoch {
+        self.applied
+    }
+
+    /// Applies one work. What is due is handed to `emit`, as it is at this epoch.
+    pub fn apply(&mut self, work: Work, out: &mut Output, emit: &mut dyn FnMut(Batch)) {
+        self.applied = work.epoch();
+        match work {
+            Work::Updates { epoch, stamp, updates, ids } => {
+                self.advance(stamp);
+                let decided = out.decisions.len();
+                self.apply_updates(&updates, &ids, out);
+                if out.decisions.len() > decided {
+                    out.groups.push((epoch, out.decisions.len() - decided));
+                }
+            }
+            Work::Commands { stamp, commands, .. } => {
+                self.advance(stamp);
+                commands.into_iter().for_each(|command| self.apply_command(command));
+            }
+            Work::Time { epoch, at, emit: due, stored } => {
+                self.advance(at);
+                for &(class, through) in &stored {
+                    self.emit_class(epoch, class, Some(through), emit);
+                }
+                let is_done = |class: &Span| stored.iter().any(|(stored, _)| stored == class);
+                for class in due.iter().filter(|class| !is_done(class)) {
+                    self.emit_class(epoch, class, None, emit);
+                }
+                self.tidy();
+            }
+        }
+    }
+
+    fn advance(&mut self, stamp: Micros) {
+        self.tick.advance(stamp);
+        self.ids.advance(stamp);
+    }
+
+    fn apply_updates(&mut self, updates: &[Update], ids: &[(u32, EventId)], out: &mut Output) {
+        let arrival = self.tick.arrival;
+        let mut ids = ids.iter().copied().peekable();
+        for (index, update) in updates.iter().enumerate() {
+            self.look_ahead(updates, index);
+            let id = ids.next_if(|(at, _)| *at as usize == index).map(|(_, id)| id);
+            if id.is_none()
+                && let Some(cell) = self.plain.cells.find_mut(update.slot)
+            {
+                let event_at = if cell.flags.has(Flags::ARRIVAL_ONLY) { arrival } else { update.event_at };
+                let start = moment(cell.window);
+                let length_micros = LENGTHS_MICROS[cell.flags.flush()];
+                if (event_at.0.wrapping_sub(start.0) as u64) < length_micros as u64 {
+                    cell.sums.add(update.amount);
+                    out.admitted += 1;
+                    let is_late = start.0 + length_micros <= arrival.0;
+                    out.late += u64::from(is_late);
+                    if !cell.sums.is_dirty() && mark_newest(cell) {
+                        self.classes[cell.flags.class()].insert(update.slot, arrival);
+                    }
+                    if update.item != NO_REPLY {
+                        out.decisions.push(self.decide(update, event_at, Outcome::Admitted));
+                    }
+                    continue;
+                }
+            }
+            self.apply_update(update, id, out);
+        }
+    }
+
+    /// Asks for what the updates ahead will touch.
+    #[inline(always)]
+    fn look_ahead(&self, updates: &[Update], index: usize) {
+        let plain = &self.plain;
+        if let Some(cell) = updates.get(index + CELL_AHEAD).and_then(|update| plain.cells.find(update.slot)) {
+            prefetch(cell);
+        }
+        let will_roll = |update: &&Update| {
+            let cell = plain.cells.find(update.slot)?;
+            let ended = moment(cell.window).0 + LENGTHS_MICROS[cell.flags.flush()];
+            (cell.newest != NONE && update.event_at.0 >= ended).then_some(cell.newest)
+        };
+        if let Some(newest) = updates.get(index + NEWEST_AHEAD).as_ref().and_then(will_roll) {
+            prefetch(plain.records.items.get(newest));
+            prefetch(&plain.records.items.get(newest).newer);
+        }
+        if let Some(newest) = updates.get(index + OLDEST_AHEAD).as_ref().and_then(will_roll) {
+            let oldest = plain.records.items.get(plain.records.items.get(newest).newer);
+            prefetch(oldest);
+            prefetch(&oldest.newer);
+        }
+    }
+
+    /// Any update, with or without an id.
+    #[inline(never)]
+    fn apply_update(&mut self, update: &Update, id: Option<EventId>, out: &mut Output) {
+        let (slot, arrival, flags) = (update.slot, self.tick.arrival, self.plain.flags(update.slot));
+        if flags.is_closed() {
+            out.gone += 1;
+            if update.item != NO_REPLY {
+                out.decisions.push(gone(update.item, arrival));
+            }
+            return;
+        }
+        let (flush, is_arrival_only) = match self.ledgers.get(&slot).filter(|_| !flags.is_plain()) {
+            Some(ledger) => (ledger.shape().flush as usize, ledger.shape().max_event_age_secs == 0),
+            None if flags.is_touched() => (flags.flush(), flags.has(Flags::ARRIVAL_ONLY)),
+            None => (self.plain.shape(slot).flush as usize, flags.has(Flags::ARRIVAL_ONLY)),
+        };
+        let event_at = if is_arrival_only { arrival } else { update.event_at };
+        let mut outcome = Outcome::Duplicate;
+        if id.is_none_or(|id| self.ids.insert(id)) {
+            outcome = Outcome::Admitted;
+            self.add(slot, flags, event_at, update.amount);
+            out.admitted += 1;
+            out.late += u64::from(is_late(event_at, flush, arrival));
+        } else {
+            out.duplicates += 1;
+        }
+        if update.item != NO_REPLY {
+            out.decisions.push(self.decide(update, event_at, outcome));
+        }
+    }
+
+    fn add(&mut self, slot: u32, flags: Flags, event_at: Micros, amount: Amount) {
+        if flags.is_plain() {
+            match self.plain.add(slot, event_at, amount, &self.tick) {
+                Ok(false) => return,
+                Ok(true) => return self.classes[flags.class()].insert(slot, self.tick.arrival),
+                Err(_) => self.give_ledger(slot),
+            }
+        }
+        let class = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.add(event_at, amount, &self.tick));
+        if let Some(class) = class {
+            self.classes[class as usize].insert(slot, self.tick.arrival);
+        }
+    }
+
+    /// From now on the series is kept in full generality.
+    fn give_ledger(&mut self, slot: u32) {
+        if let Some((state, in_flight)) = self.plain.export(slot, When::Now, &self.tick) {
+            self.plain.vacate(slot, Flags::LEDGER);
+            self.ledgers.insert(slot, Ledger::new(state, &in_flight, &self.tick));
+            self.extraordinary.push_back(slot);
+        }
+    }
+
+    /// Takes the ledger away again if the series has become ordinary.
+    fn take_ledger(&mut self, slot: u32) -> bool {
+        let compact = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.compact(&self.tick));
+        if let Some((state, in_flight)) = &compact {
+            self.ledgers.remove(&slot);
+            self.plain.install(slot, state, in_flight, &self.tick);
+        }
+        compact.is_some()
+    }
+
+    fn decide(&self, update: &Update, event_at: Micros, outcome: Outcome) -> Decision {
+        let (slot, arrival, item) = (update.slot, self.tick.arrival, update.item);
+        let (shape, breached, current) = match self.ledgers.get(&slot) {
+            Some(ledger) => {
+                (ledger.shape(), ledger.is_breached(event_at, arrival), ledger.standing(arrival).value)
+            }
+            None => {
+                let plain = &self.plain;
+                let breached = plain.is_breached(slot, event_at, arrival);
+                (plain.shape(slot), breached, plain.standing(slot, arrival).value)
+            }
+        };
+        let late = is_late(event_at, shape.flush as usize, arrival);
+        Decision { item, outcome, late, breached, current, arrival }
+    }
+
+    fn apply_command(&mut self, command: Command) {
+        match command {
+            Command::Open { slot, series, shape } => self.plain.open(slot, series, &shape),
+            Command::Reshape { slot, shape } => {
+                if self.plain.flags(slot).is_plain() && self.plain.reshape(slot, &shape).is_err() {
+                    self.give_ledger(slot);
+                }
+                if let Some(ledger) = self.ledgers.get_mut(&slot) {
+                    ledger.reshape(shape, &self.tick);
+                }
+            }
+            Command::Cut { slot } => {
+                self.give_ledger(slot);
+                let class = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.cut(&self.tick));
+                if let Some(class) = class {
+                    self.classes[class as usize].insert(slot, self.tick.arrival);
+                }
+            }
+            Command::Close { slot } => {
+                self.ledgers.remove(&slot);
+                if !self.plain.flags(slot).is_closed() {
+                    self.plain.vacate(slot, Flags::CLOSED);
+                }
+            }
+        }
+    }
+
+    /// Emits what changed in a class. With `stored` the series up to that one are in the store already: they are only
+    /// marked, and nothing is handed on if that is all of them.
+    fn emit_class(
+        &mut self,
+        upper: Epoch,
+        class: Span,
+        stored: Option<SeriesId>,
+        emit: &mut dyn FnMut(Batch),
+    ) {
+        let flight = &mut self.tick.flights[class as usize];
+        (flight.emission, flight.upper) = (flight.emission.wrapping_add(1), upper);
+        let emission = flight.emission;
+        let slots = self.classes[class as usize].take();
+        let mut batch =
+            Batch { class, upper, at: self.tick.arrival, worker: self.worker, ..Batch::default() };
+        batch.rows.reserve(slots.len());
+        batch.states.reserve(slots.len());
+        for (index, &slot) in slots.iter().enumerate() {
+            self.plain.look_ahead(&slots, index);
+            let through = stored.unwrap_or(SeriesId(0));
+            let flags = self.plain.flags(slot);
+            if flags.is_plain() {
+                if flags.class() != class as usize {
+                    continue; // It was dirty here in an earlier shape.
+                }
+                if stored.is_some() && self.plain.series(slot) <= through {
+                    self.plain.mark_stored(slot);
+                } else {
+                    batch.states.extend(self.plain.emit(slot, emission, &mut batch.rows));
+                }
+            } else if let Some(ledger) = self.ledgers.get_mut(&slot) {
+                if stored.is_some() && ledger.series() <= through {
+                    ledger.mark_stored(class);
+                    continue;
+                }
+                let (has_rows, has_merges) = ledger.emit(class, upper, &mut batch.rows);
+                batch.states.extend(has_rows.then(|| ledger.live_state()));
+                if has_merges {
+                    self.classes[class as usize].merging.push(slot);
+                }
+            }
+        }
+        if stored == Some(SeriesId(u32::MAX)) {
+            self.tick.flights[class as usize].acknowledged = upper;
+        } else {
+            emit(batch);
+        }
+    }
+
+    /// An emission is in the store, for the series up to and including `through`.
+    pub fn acknowledge(&mut self, class: Span, upper: Epoch, through: SeriesId) {
+        if through == SeriesId(u32::MAX) {
+            let flight = &mut self.tick.flights[class as usize];
+            flight.acknowledged = flight.acknowledged.max(upper);
+        }
+        for slot in std::mem::take(&mut self.classes[class as usize].merging) {
+            let Some(ledger) = self.ledgers.get_mut(&slot) else { continue };
+            if ledger.series() > through || ledger.acknowledge(class, upper) {
+                self.classes[class as usize].merging.push(slot);
+            } else {
+                self.take_ledger(slot);
+            }
+        }
+    }
+
+    /// A little housekeeping: frees what has left, and makes ledgers cells again.
+    fn tidy(&mut self) {
+        for _ in 0..SWEEP.min(self.plain.slots()) {
+            self.sweep = if self.sweep + 1 < self.plain.slots() { self.sweep + 1 } else { 0 };
+            self.plain.sweep(self.sweep, &self.tick);
+        }
+        for _ in 0..COMPACT.min(self.extraordinary.len()) {
+            if let Some(slot) = self.extraordinary.pop_front()
+                && self.ledgers.contains_key(&slot)
+                && !self.take_ledger(slot)
+            {
+                self.extraordinary.push_back(slot);
+            }
+        }
+    }
+
+    /// What a reader sees of a series at a moment; none when it is closed.
+    pub fn standing(&self, slot: u32, at: Micros) -> Option<Standing> {
+        match self.plain.flags(slot) {
+            flags if flags.is_closed() => None,
+            flags if flags.is_plain() => Some(self.plain.standing(slot, at)),
+            _ => self.ledgers.get(&slot).map(|ledger| ledger.standing(at)),
+        }
+    }
+
+    /// Everything there is to know of a series; none when it is closed.
+    pub fn state(&self, slot: u32) -> Option<SeriesState> {
+        if let Some(ledger) = self.ledgers.get(&slot) {
+            return Some(ledger.export(&self.tick));
+        }
+        let (state, in_flight) = self.plain.export(slot, When::Now, &self.tick)?;
+        Some(Ledger::new(state, &in_flight, &self.tick).export(&self.tick))
+    }
+
+    /// Puts a series of a snapshot into an unused slot.
+    pub fn restore(&mut self, slot: u32, state: &SeriesState) {
+        for window in &state.windows {
+            for class in window.dirty.iter() {
+                self.classes[class as usize].insert(slot, LONG_AGO);
+            }
+        }
+        for merge in &state.merges {
+            self.classes[merge.class as usize].insert(slot, LONG_AGO);
+            self.classes[merge.class as usize].merging.push(slot);
+        }
+        self.plain.open(slot, state.series, &state.shape);
+        self.plain.vacate(slot, Flags::LEDGER);
+        self.ledgers.insert(slot, Ledger::new(state.clone(), &[], &self.tick));
+        if !self.take_ledger(slot) {
+            self.extraordinary.push_back(slot);
+        }
+    }
+
+    /// When the next time entry is wanted; none while nothing is dirty.
+    pub fn due_at(&self) -> Option<Micros> {
+        Span::FLUSH.into_iter().filter_map(|class| self.classes[class as usize].due_at(class)).min()
+    }
+
+    /// The classes in which something is dirty.
+    pub fn dirty_classes(&self) -> ClassSet {
+        let mut classes = ClassSet::default();
+        let is_dirty = |class: &Span| self.classes[*class as usize].due_at(*class).is_some();
+        Span::FLUSH.into_iter().filter(is_dirty).for_each(|class| classes.insert(class));
+        classes
+    }
+
+    /// Puts back an id of a snapshot.
+    pub fn restore_id(&mut self, generation: u64, id: EventId) {
+        self.ids.restore(generation, id);
+    }
+
+    /// Number of ids in memory.
+    pub fn ids(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Number of open series.
+    pub fn series(&self) -> usize {
+        self.plain.open_series() + self.ledgers.len()
+    }
+
+    /// Number of windows in memory.
+    pub fn windows(&self) -> usize {
+        self.plain.windows() + self.ledgers.values().map(|ledger| ledger.size().0).sum::<usize>()
+    }
+
+    /// Memory held, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        let entry = size_of::<(u32, Ledger)>() + 1;
+        let ledgers: usize = self.ledgers.values().map(|ledger| ledger.size().1 + entry).sum();
+        let dirty: usize = self.classes.iter().map(DirtySet::resident_bytes).sum();
+        self.plain.resident_bytes() + ledgers + dirty + self.ids.resident_bytes()
+    }
+}
+
+fn is_late(event_at: Micros, flush: usize, arrival: Micros) -> bool {
+    let length_micros = LENGTHS_MICROS[flush];
+    (event_at.0.div_euclid(length_micros) + 1) * length_micros <= arrival.0
+}
+
+fn gone(item: u32, arrival: Micros) -> Decision {
+    Decision { item, outcome: Outcome::Gone, late: false, breached: false, current: Amount::ZERO, arrival }
+}

@@ -1,0 +1,27 @@
+//! What happens to an update: `meter` applies it, `batch` hands on what has changed.
+//!
+//! ```text
+//!                 ┌─▶ plain: ordinary series   cells (layout) · ring (older windows) · rows (emission) ┐ convert
+//!   meter ─▶ ids ─┤                            chunks · shapes                                         ├─────────
+//!                 └─▶ ledger: all others       cuts (what rearranges one)                              ┘
+//! ```
+//!
+//! `calendar` says which row and which live period a moment belongs to, `tick` when that is, `dirty` which series have
+//! something to emit, `snapshot` shows all of it as of one epoch.
+
+pub(crate) mod batch;
+pub(crate) mod calendar;
+pub(crate) mod cells;
+pub(crate) mod chunks;
+pub(crate) mod convert;
+pub(crate) mod cuts;
+pub(crate) mod dirty;
+pub(crate) mod ids;
+pub(crate) mod ledger;
+pub(crate) mod meter;
+pub(crate) mod plain;
+pub(crate) mod ring;
+pub(crate) mod rows;
+pub(crate) mod shapes;
+pub(crate) mod snapshot;
+pub(crate) mod tick;

@@ -1,0 +1,113 @@
+//! Where a plan meets the clock: turns "three windows back" into a moment, and knows what control and admission would
+//! let through.
+
+use dataflows::reference::{Arrival, Change};
+use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Window};
+
+use crate::plan::{Advance, Happening, Moment, Patch, Place, PlannedUpdate};
+
+/// What control knows of a series.
+#[derive(Clone, Debug)]
+pub struct Known {
+    series: SeriesId,
+    shape: Shape,
+    cuts: Vec<Micros>,
+    is_closed: bool,
+    has_updates: bool,
+}
+
+/// The clock after an advance.
+pub fn moved(now: Micros, advance: Advance) -> Micros {
+    match advance {
+        Advance::Micros(micros) => Micros(now.0 + micros),
+        Advance::Seconds(seconds) => Micros(now.0 + seconds * Micros::PER_SECOND),
+        Advance::Boundary(span, off) => Micros(span.window(now).end.0 + off).max(now),
+    }
+}
+
+/// The definition that a happening changes, if control lets it through.
+pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Option<Change> {
+    let series = match *happening {
+        Happening::Open(shape) => {
+            let series = SeriesId(known.len() as u32 + 1);
+            known.push(Known { series, shape, cuts: Vec::new(), is_closed: false, has_updates: false });
+            return Some(Change::Open(series, shape));
+        }
+        Happening::Patch(series, _) | Happening::Cut(series) | Happening::Close(series) => {
+            series % known.len()
+        }
+        _ => return None,
+    };
+    let known = &mut known[series];
+    if known.is_closed {
+        return None;
+    }
+    Some(match *happening {
+        Happening::Patch(_, patch) => {
+            known.shape = patched(known, patch);
+            Change::Reshape(known.series, known.shape)
+        }
+        Happening::Cut(_) => {
+            known.cuts.push(now);
+            Change::Cut(known.series)
+        }
+        _ => {
+            known.is_closed = true;
+            Change::Close(known.series)
+        }
+    })
+}
+
+fn patched(known: &Known, patch: Patch) -> Shape {
+    let shape = known.shape;
+    match patch {
+        Patch::Limit(limit) => Shape { limit, ..shape },
+        Patch::Batch(batch) => Shape { batch, ..shape },
+        Patch::Stored(stored) => Shape { stored, ..shape },
+        Patch::MaxEventAge(secs) => Shape { max_event_age_secs: secs.min(shape.max_event_age_secs), ..shape },
+        Patch::Everything(_) if known.has_updates => shape,
+        Patch::Everything(other) => other,
+    }
+}
+
+/// The update that a client sends now, if admission lets it through; its event time is moved to where it would.
+pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Micros) -> Arrival {
+    let index = update.series % known.len();
+    let known = &mut known[index];
+    known.has_updates = true;
+    let age_max = i64::from(known.shape.max_event_age_secs) * Micros::PER_SECOND;
+    let ahead_max = 300 * Micros::PER_SECOND;
+    let wanted = moment(known, update.moment, now);
+    // With an age of 0 the event time does not matter, so admission does not look at it.
+    let is_free = age_max == 0;
+    let event_at = if is_free { wanted } else { Micros(wanted.0.clamp(now.0 - age_max, now.0 + ahead_max)) };
+    let id = update.id.map(|id| EventId::new((u128::from(id) + 1) * 0x0101_0101 << 96, known.series));
+    let item = if update.has_reply { item as u32 } else { NO_REPLY };
+    Arrival { series: known.series, item, event_at, amount: update.amount, id }
+}
+
+fn moment(known: &Known, moment: Moment, now: Micros) -> Micros {
+    let shape = &known.shape;
+    match moment {
+        Moment::Arrival => now,
+        Moment::Windows(back, at) if back >= 0 => place(shape.flush.back(now, back as u32), at),
+        Moment::Windows(ahead, at) => {
+            let next = (0..-ahead).fold(now, |moment, _| shape.flush.window(moment).end);
+            place(shape.flush.window(next), at)
+        }
+        Moment::Periods(back, at) => {
+            let span = if shape.metric_type == MetricType::Reset { shape.reset } else { shape.flush };
+            place(span.back(now, back), at)
+        }
+        Moment::Cut(last, off) => known.cuts.iter().rev().nth(last).map_or(now, |cut| Micros(cut.0 + off)),
+        Moment::SecondsAgo(seconds) => Micros(now.0 - seconds * Micros::PER_SECOND),
+    }
+}
+
+fn place(window: Window, place: Place) -> Micros {
+    match place {
+        Place::First => window.start,
+        Place::Middle => Micros(window.start.0 + (window.end.0 - window.start.0) / 2),
+        Place::Last => Micros(window.end.0 - 1),
+    }
+}
