@@ -4,18 +4,19 @@
 //! recorded as one update, once for each body: the order is *ask whether this body was recorded, record it under an id
 //! made of the body, remember the body*, so that neither a race nor a crash in between counts it twice.
 
-use dataflows::types::{Outcome, SeriesSpec};
+use std::slice;
+
+use dataflows::types::{Outcome, SeriesKey, SeriesSpec, Span};
 use hyper::StatusCode;
 
 use super::auth::{absent, no_such_customer, series_key, subject};
 use super::error::{ApiError, Title};
-use super::reply::{Json, Raw, Reply};
+use super::reply::{Json, Raw, Reply, ToJson};
 use super::{Call, Rooms};
 use crate::admission::parse::names::{ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, word};
 use crate::admission::parse::series::{NewSeries, Patched};
 use crate::admission::{AdmissionError, UpdateRequest};
 use crate::control::{ControlError, Created, SeriesHandle};
-use dataflows::types::SeriesKey;
 
 /// `POST /api/v1/metrics`. 201, whether the series is new or was there.
 pub(super) async fn create(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
@@ -79,7 +80,7 @@ async fn record_initial_value(
         amount,
         event_at: None,
         id: None,
-        key: idempotency_key.map(|key| (key, body_hash)),
+        key: idempotency_key.map(|key| (key, new.fingerprint(&handle.record.key))),
         post: Some(body_hash),
     };
     match rooms.admission.update(request).await?.decision.outcome {
@@ -102,7 +103,7 @@ pub(super) async fn change(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError
     let current = &handle.record.spec;
     let patched = Patched::parse(&call.body, current, &rooms.bounds)?;
     if let Some(field) = fixed_by_updates(current, &patched.spec) {
-        let standings = rooms.admission.read(std::slice::from_ref(&handle)).await?;
+        let standings = rooms.admission.read(slice::from_ref(&handle)).await?;
         let standing = standings.into_iter().next().flatten().ok_or(AdmissionError::Gone)?;
         if standing.touched {
             return Err(ControlError::Fixed { field }.into());
@@ -153,7 +154,7 @@ fn differences(left: &SeriesSpec, right: &SeriesSpec) -> Vec<&'static str> {
     .collect()
 }
 
-fn sink(spec: &SeriesSpec) -> (bool, dataflows::types::Span, bool) {
+fn sink(spec: &SeriesSpec) -> (bool, Span, bool) {
     (spec.stored, spec.batch_interval, spec.restore_on_startup)
 }
 
@@ -163,9 +164,9 @@ fn describe(into: Json, rooms: &Rooms, handle: &SeriesHandle) -> Json {
     let tags = spec.tags.iter().fold(String::new(), |mut text, (name, value)| {
         text.push(if text.is_empty() { '{' } else { ',' });
         // A tag's name may need escapes, which `Json::set` does not make.
-        super::reply::ToJson::write(name, &mut text);
+        name.write(&mut text);
         text.push(':');
-        super::reply::ToJson::write(value, &mut text);
+        value.write(&mut text);
         text
     });
     let tags = if tags.is_empty() { "{}".to_owned() } else { tags + "}" };

@@ -230,8 +230,8 @@ fn media_type(headers: &HeaderMap) -> Result<(), ApiError> {
         let text = value.to_str().unwrap_or_default();
         text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     };
-    let json = headers.get(CONTENT_TYPE).is_none_or(|value| essence(value) == "application/json");
-    let plain = headers.get(CONTENT_ENCODING).is_none_or(|value| essence(value) == "identity");
+    let json = headers.get_all(CONTENT_TYPE).iter().all(|value| essence(value) == "application/json");
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|value| essence(value) == "identity");
     if json && plain {
         return Ok(());
     }

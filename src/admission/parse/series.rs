@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{Amount, Limit, MetricType, Operation, SeriesSpec, Span};
+use dataflows::types::{Amount, Limit, MetricType, Operation, SeriesKey, SeriesSpec, Span};
 
 use super::names::{self, ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, spans};
 use super::object::{Object, Schema, Value};
@@ -89,6 +89,16 @@ impl NewSeries {
         let spec =
             postcard::to_stdvec(&self.spec).expect("a description holds nothing that postcard refuses");
         hasher.update(&spec);
+        update::hash128(&hasher)
+    }
+
+    /// What makes two requests the same to an `Idempotency-Key`: method, series and the parsed body.
+    pub fn fingerprint(&self, series: &SeriesKey) -> u128 {
+        let mut hasher = blake3::Hasher::new();
+        for part in ["POST", &series.business_id, series.customer_id.as_deref().unwrap_or_default()] {
+            hasher.update(part.as_bytes()).update(&[0]);
+        }
+        hasher.update(&self.body_hash().to_le_bytes());
         update::hash128(&hasher)
     }
 }
