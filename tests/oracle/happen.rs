@@ -81,7 +81,7 @@ pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Mi
     // With an age of 0 the event time does not matter, so admission does not look at it.
     let is_free = age_max == 0;
     let event_at = if is_free { wanted } else { Micros(wanted.0.clamp(now.0 - age_max, now.0 + ahead_max)) };
-    let id = update.id.map(|id| EventId::new((u128::from(id) + 1) * 0x0101_0101 << 96, known.series));
+    let id = update.id.map(|id| EventId::new(((u128::from(id) + 1) * 0x0101_0101) << 96, known.series));
     let item = if update.has_reply { item as u32 } else { NO_REPLY };
     Arrival { series: known.series, item, event_at, amount: update.amount, id }
 }
