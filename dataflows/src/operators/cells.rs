@@ -1,14 +1,16 @@
 //! The layout of an ordinary series in memory: what one update touches is one cache line.
 //!
 //! ```text
-//!  cell (64 bytes, at its slot)                  record (72 bytes, in a slab)
-//!  ┌──────────────────────────────────────┐      ┌─────────────────────────────────────────┐
-//!  │ sums 48: the newest window           │  ┌──▶│ sums 48 · value 16 · window 4 · newer 4 │──┐ oldest … newest
-//!  │ window 4 · newest record 4 ──────────┼──┘   └─────────────────────────────────────────┘  │
-//!  │ base 4 ──┐ · flags 4                 │                       ▲                           │
-//!  └──────────┼───────────────────────────┘                       └───── a ring of records ◀──┘
-//!             ▼
-//!   base (52 bytes): sums 48, the live period without the newest window · past 4 ─▶ past periods (56 bytes each)
+//!  cell (64 bytes, at its slot)                  where a window is a period: an entry of a log (64 bytes)
+//!  ┌──────────────────────────────────────┐      ┌───────────────────────────────────┐
+//!  │ sums 48: the newest window           │  ┌──▶│ sums 48 · window 4 · older 4 ─────┼─▶ … oldest
+//!  │ window 4 · newest older window 4 ────┼──┤   │ slot 4                            │
+//!  │ base 4 ──┐ · flags 4                 │  │   └───────────────────────────────────┘
+//!  └──────────┼───────────────────────────┘  │   otherwise: a record (72 bytes, in a slab)
+//!             ▼                              │   ┌─────────────────────────────────────────┐
+//!   base (52 bytes): sums 48, the live       └──▶│ sums 48 · value 16 · window 4 · newer 4 │──┐ a ring:
+//!   period without the newest window             └─────────────────────────────────────────┘  │ oldest … newest
+//!   · past 4 ─▶ past periods (56 bytes each)                     ▲─────────────────────────────┘
 //! ```
 //!
 //! Bytes of a series with two resident windows, live period and limit included:
@@ -17,10 +19,10 @@
 //! |---|---|---|
 //! | cell: the newest window, links, flags | 64 | 64 |
 //! | cold: number of the series, link to its interned shape (which holds the limit) | 8 | 8 |
-//! | record of the older window | 72 | 72 |
+//! | the older window | 64 | 72 |
 //! | base of the live period (otherwise it is the window) | | 52 |
 //! | a bit in the dirty set of the class | 0.125 | 0.125 |
-//! | **sum** | **144.1** | **196.1** |
+//! | **sum** | **136.1** | **196.1** |
 //!
 //! Ids are counted apart (`ids`); equal shapes are kept once; chunks of 1,024 are the only slack. Window starts are whole
 //! seconds in a `u32`: what does not fit is kept in a `ledger`.
@@ -177,7 +179,7 @@ pub(crate) struct Cell {
     pub sums: Sums,
     /// Its start, in seconds.
     pub window: u32,
-    /// The newest record; the ring goes on with the oldest.
+    /// The newest older window: an index of a log or of the slab of records.
     pub newest: u32,
     /// The live period of the newest window, without that window.
     pub base: u32,
@@ -191,7 +193,7 @@ impl Default for Cell {
     }
 }
 
-/// An older window of a series.
+/// An older window of a series whose windows are not periods.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Record {
@@ -287,6 +289,11 @@ impl Flags {
     /// Rows go to the store.
     pub const STORED: u32 = 1 << 11;
     const UNTOUCHED: u32 = 15;
+
+    /// What the series of one log have in common.
+    pub fn of_log(flush: usize, class: usize) -> Flags {
+        Flags(flush as u32 | (class as u32) << 4 | Self::PERIODIC)
+    }
 
     /// Whether a bit is set.
     #[inline(always)]

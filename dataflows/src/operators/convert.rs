@@ -4,11 +4,13 @@
 //! could still move (unless windows are periods), every start a whole second, every value where the compact rules would have put it.
 
 use super::calendar::{Calendar, Period};
-use super::cells::{Base, Flags, NONE, Past, Record, Sums, moment, packed_seconds};
+use super::cells::{Base, Flags, NONE, Past, Sums, moment, packed_seconds};
+use super::older::Older;
 use super::plain::{Plain, flags};
 use super::tick::{LENGTHS_MICROS, Tick};
 use crate::types::{
-    ClassSet, MetricType, Micros, PeriodState, SeriesId, SeriesState, Shape, Tally, Window, WindowState,
+    Amount, ClassSet, MetricType, Micros, PeriodState, SeriesId, SeriesState, Shape, Tally, Window,
+    WindowState,
 };
 
 /// As of when a series is read.
@@ -24,13 +26,6 @@ pub(crate) enum When {
 pub(crate) fn blank(series: SeriesId, shape: Shape) -> SeriesState {
     let (windows, periods, cuts, merges) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     SeriesState { series, shape, touched: false, windows, periods, cuts, merges, switching: None }
-}
-
-/// One window on its way between the forms.
-struct Exported {
-    sums: Sums,
-    window: u32,
-    record: Option<Record>,
 }
 
 impl Plain {
@@ -51,8 +46,8 @@ impl Plain {
             return Some((state, Vec::new()));
         }
         state.touched = true;
-        let mut windows = self.exported(cell.newest, when);
-        windows.push(Exported { sums: cell.sums, window: cell.window, record: None });
+        let mut windows = self.older(slot, when);
+        windows.push(Older { at: NONE, window: cell.window, sums: cell.sums, value: Amount::ZERO });
         let flight = now.flight(shape.batch);
         let mut in_flight = Vec::new();
         for (index, exported) in windows.iter().enumerate() {
@@ -65,15 +60,13 @@ impl Plain {
             if left && shape.window_is_period() {
                 continue;
             }
+            let is_frozen = next.is_some() && !shape.window_is_period() && !exported.sums.follows();
             let before = state.windows.last().and_then(|elder| elder.value);
             state.windows.push(WindowState {
                 start,
                 end: Micros(start.0 + LENGTHS_MICROS[shape.flush as usize]),
                 tally: exported.sums.tally(),
-                value: exported
-                    .record
-                    .filter(|record| !shape.window_is_period() && !record.sums.follows())
-                    .map(|r| r.value()),
+                value: is_frozen.then_some(exported.value),
                 frozen_by: next,
                 opened: state.windows.len() as u32,
                 before: before.unwrap_or_else(|| shape.value(&Tally::EMPTY)),
@@ -91,21 +84,6 @@ impl Plain {
 
     fn cell(&self, slot: u32, when: When) -> &super::cells::Cell {
         if when == When::Now { self.cells.get(slot) } else { self.cells.frozen(slot) }
-    }
-
-    fn exported(&self, newest: u32, when: When) -> Vec<Exported> {
-        let record = |index: u32| match when {
-            When::Now => *self.records.items.get(index),
-            When::Begun => *self.records.items.frozen(index),
-        };
-        let mut windows = Vec::new();
-        let mut next = (newest != NONE).then(|| record(newest).newer);
-        while let Some(index) = next {
-            let record = record(index);
-            windows.push(Exported { sums: record.sums, window: record.window, record: Some(record) });
-            next = (index != newest).then_some(record.newer);
-        }
-        windows
     }
 
     fn export_periods(&self, base: u32, newest: Sums, state: &SeriesState, when: When) -> Vec<PeriodState> {
@@ -180,15 +158,15 @@ impl Plain {
         };
         let (mut base, mut flags) = (Base::default(), flags(shape));
         flags.touch(shape.flush as usize);
+        self.cells.get_mut(slot).flags = flags; // Where older windows go depends on them.
         let last = state.windows.len() - 1;
         for (index, window) in state.windows[..last].iter().enumerate() {
-            let mut record =
-                Record::new(sums(index, window), seconds(window.start), window.value.unwrap_or_default());
+            let mut sums = sums(index, window);
             if window.value.is_none() {
-                record.sums.mark_following();
+                sums.mark_following();
             }
-            flags.0 |= if record.sums.is_dirty() { Flags::OLDER_DIRTY } else { 0 };
-            self.push_newest(slot, record);
+            flags.0 |= if sums.is_dirty() { Flags::OLDER_DIRTY } else { 0 };
+            self.push_newest(slot, seconds(window.start), sums, window.value.unwrap_or_default());
         }
         if !shape.window_is_period() {
             for past in &state.periods[..state.periods.len() - 1] {

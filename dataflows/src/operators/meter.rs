@@ -31,10 +31,9 @@ use crate::types::{
     Span, Standing, Update, Work,
 };
 
-/// How many updates ahead a cell is asked for, then its newest record, then its oldest.
+/// How many updates ahead a cell is asked for, then what a new window will touch.
 const CELL_AHEAD: usize = 24;
-const NEWEST_AHEAD: usize = 12;
-const OLDEST_AHEAD: usize = 6;
+const RECORD_AHEAD: usize = 12;
 /// How many series a time entry looks at for windows that have left.
 const SWEEP: u32 = 2_048;
 /// How many ledgers a time entry looks at for series that have become ordinary.
@@ -172,19 +171,12 @@ impl Meter {
         if let Some(cell) = updates.get(index + CELL_AHEAD).and_then(|update| plain.cells.find(update.slot)) {
             prefetch(cell);
         }
-        let will_roll = |update: &&Update| {
-            let cell = plain.cells.find(update.slot)?;
-            let ended = moment(cell.window).0 + LENGTHS_MICROS[cell.flags.flush()];
-            (cell.newest != NONE && update.event_at.0 >= ended).then_some(cell.newest)
-        };
-        if let Some(newest) = updates.get(index + NEWEST_AHEAD).as_ref().and_then(will_roll) {
-            prefetch(plain.records.items.get(newest));
-            prefetch(&plain.records.items.get(newest).newer);
-        }
-        if let Some(newest) = updates.get(index + OLDEST_AHEAD).as_ref().and_then(will_roll) {
-            let oldest = plain.records.items.get(plain.records.items.get(newest).newer);
-            prefetch(oldest);
-            prefetch(&oldest.newer);
+        let Some(update) = updates.get(index + RECORD_AHEAD) else { return };
+        let Some(cell) = plain.cells.find(update.slot) else { return };
+        let ended = moment(cell.window).0 + LENGTHS_MICROS[cell.flags.flush()];
+        if update.event_at.0 >= ended && cell.newest != NONE && !cell.flags.has(Flags::PERIODIC) {
+            prefetch(plain.records.items.get(cell.newest));
+            prefetch(plain.bases.items.get(cell.base));
         }
     }
 
@@ -361,6 +353,7 @@ impl Meter {
 
     /// A little housekeeping: frees what has left, and makes ledgers cells again.
     fn tidy(&mut self) {
+        self.plain.retire_all(&self.tick);
         for _ in 0..SWEEP.min(self.plain.slots()) {
             self.sweep = if self.sweep + 1 < self.plain.slots() { self.sweep + 1 } else { 0 };
             self.plain.sweep(self.sweep, &self.tick);

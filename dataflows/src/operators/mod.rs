@@ -1,8 +1,8 @@
 //! What happens to an update: `meter` applies it, `batch` hands on what has changed.
 //!
 //! ```text
-//!                 ┌─▶ plain: ordinary series   cells (layout) · ring (older windows) · rows (emission) ┐ convert
-//!   meter ─▶ ids ─┤                            chunks · shapes                                         ├─────────
+//!                 ┌─▶ plain: ordinary series   cells (layout) · older (windows) · rows (emission) ┐ convert
+//!   meter ─▶ ids ─┤                            log · chunks · shapes                              ├─────────
 //!                 └─▶ ledger: all others       cuts (what rearranges one)                              ┘
 //! ```
 //!
@@ -18,9 +18,10 @@ pub(crate) mod cuts;
 pub(crate) mod dirty;
 pub(crate) mod ids;
 pub(crate) mod ledger;
+pub(crate) mod log;
 pub(crate) mod meter;
+pub(crate) mod older;
 pub(crate) mod plain;
-pub(crate) mod ring;
 pub(crate) mod rows;
 pub(crate) mod shapes;
 pub(crate) mod snapshot;

@@ -9,6 +9,9 @@
 use super::calendar::{Calendar, is_open};
 use super::cells::{Base, Cell, Flags, NONE, Past, Record, Sums, moment, packed_seconds};
 use super::chunks::{Chunks, Slab};
+use super::convert::When;
+use super::log::Log;
+use super::older::{Logs, Older, has_left};
 use super::shapes::Shapes;
 use super::tick::{LENGTHS_MICROS, Tick};
 use crate::prefetch::prefetch;
@@ -42,6 +45,7 @@ pub(crate) struct Plain {
     pub(super) cells: Chunks<Cell>,
     pub(super) cold: Chunks<Cold>,
     pub(super) records: Slab<Record>,
+    pub(super) logs: Logs,
     pub(super) bases: Slab<Base>,
     pub(super) pasts: Slab<Past>,
     pub(super) shapes: Shapes,
@@ -75,8 +79,7 @@ impl Plain {
 
     /// Leaves the slot to a ledger, or to nobody.
     pub fn vacate(&mut self, slot: u32, flags: Flags) {
-        let ring: Vec<u32> = self.ring(slot).collect();
-        ring.into_iter().for_each(|record| self.records.remove(record));
+        self.drop_older(slot);
         let cell = *self.cells.get(slot);
         if cell.base != NONE {
             let mut past = self.bases.items.get(cell.base).past;
@@ -170,21 +173,16 @@ impl Plain {
     fn roll(&mut self, slot: u32, event_at: Micros, amount: Amount, now: &Tick) -> Result<bool, NeedsLedger> {
         let cell = *self.cells.get(slot);
         let start = window_start(event_at, cell.flags.flush(), now)?;
-        let period = match cell.flags.has(Flags::PERIODIC) {
-            true => cell.window,
-            false => {
-                let start = self.shape(slot).reset.window(moment(cell.window)).start;
-                packed_seconds(start).ok_or(NeedsLedger)? // A week or month may begin before 1970.
-            }
-        };
-        self.leave_one(slot, now);
-        let mut record = Record::new(cell.sums, cell.window, Amount::ZERO);
-        if !cell.flags.has(Flags::PERIODIC) {
-            record = self.roll_period(slot, event_at, period, now);
+        let (mut sums, mut value) = (cell.sums, Amount::ZERO);
+        if cell.flags.has(Flags::PERIODIC) {
+            self.make_room(cell.flags, now);
+        } else {
+            self.leave_one(slot, now);
+            (sums, value) = self.roll_period(slot, event_at, now)?;
         }
-        self.push_newest(slot, record);
+        self.push_newest(slot, cell.window, sums, value);
         let cell = self.cells.get_mut(slot);
-        if record.sums.is_dirty() {
+        if sums.is_dirty() {
             cell.flags.0 |= Flags::OLDER_DIRTY;
         }
         (cell.window, cell.sums) = (start, Sums::of(&Tally::of(amount)));
@@ -192,31 +190,42 @@ impl Plain {
     }
 
     /// Folds the newest window into its period and freezes its value; or, in a new period, leaves the period behind.
-    fn roll_period(&mut self, slot: u32, event_at: Micros, period: u32, now: &Tick) -> Record {
+    /// Returns what becomes of the window.
+    fn roll_period(
+        &mut self,
+        slot: u32,
+        event_at: Micros,
+        now: &Tick,
+    ) -> Result<(Sums, Amount), NeedsLedger> {
         let cell = *self.cells.get(slot);
+        // A week or month may begin before 1970.
+        let start = self.shape(slot).reset.window(moment(cell.window)).start;
+        let start = packed_seconds(start).ok_or(NeedsLedger)?;
         let value = self.shape(slot).value(&self.current(slot));
-        let mut record = Record::new(cell.sums, cell.window, value);
+        let mut window = cell.sums;
         let index = self.base_of(slot);
         let mut base = *self.bases.items.get(index);
         let mut sums = base.sums;
         sums.merge(&Sums::of(&cell.sums.tally()));
         base.sums = sums;
         if !self.is_current(slot, event_at) {
-            record.sums.mark_following();
-            base.past = self.pasts.insert(Past { sums, start: period, older: base.past });
+            window.mark_following();
+            base.past = self.pasts.insert(Past { sums, start, older: base.past });
             base.sums = Sums::default();
             base.past = self.close_pasts(slot, base.past, now);
         }
         *self.bases.items.get_mut(index) = base;
-        record
+        Ok((window, value))
     }
 
     /// Forgets past periods that are not open and have no windows in memory; returns the newest.
     fn close_pasts(&mut self, slot: u32, newest: u32, now: &Tick) -> u32 {
         let shape = *self.shape(slot);
         let calendar = Calendar { shape: &shape, cuts: &[] };
-        let resident = self.ring(slot).find(|&record| !self.has_left(slot, record, now));
-        let resident = resident.map(|record| moment(self.records.items.get(record).window));
+        let flags = self.cells.get(slot).flags;
+        let is_resident = |older: &Older| !has_left(older.window, &older.sums, flags, now);
+        let resident =
+            self.older(slot, When::Now).into_iter().find(is_resident).map(|older| moment(older.window));
         let (mut link, mut last) = (newest, NONE);
         while link != NONE {
             let past = *self.pasts.items.get(link);
@@ -257,34 +266,35 @@ impl Plain {
         while self.leave_one(slot, now) {}
         let cell = *self.cells.get(slot);
         let start = packed_seconds(floor(event_at, cell.flags.flush())).ok_or(NeedsLedger)?;
-        let (found, elder) = self.locate(slot, start);
-        let found = found.filter(|&record| !self.has_left(slot, record, now));
+        let older = self.older(slot, When::Now);
+        let position = older.binary_search_by_key(&start, |older| older.window);
+        let is_resident = |at: &usize| !has_left(older[*at].window, &older[*at].sums, cell.flags, now);
+        let found = position.ok().filter(is_resident).map(|found| older[found].at);
         let is_periodic = cell.flags.has(Flags::PERIODIC);
         let owner = if is_periodic { Owner::Current } else { self.owner(slot, event_at)? };
-        if found.is_none() {
-            let is_simple = is_periodic || matches!(owner, Owner::Current) && moment(cell.window) < now.high;
-            if moment(start) < now.horizons[cell.flags.flush()] || !is_simple {
-                return Err(NeedsLedger);
+        let at = match (found, position) {
+            (Some(at), _) => at,
+            (None, Ok(_)) => return Err(NeedsLedger),
+            (None, Err(position)) => {
+                let is_simple =
+                    is_periodic || matches!(owner, Owner::Current) && moment(cell.window) < now.high;
+                if moment(start) < now.horizons[cell.flags.flush()] || !is_simple {
+                    return Err(NeedsLedger);
+                }
+                let elder = position.checked_sub(1).map(|elder| older[elder]);
+                let elder = elder.filter(|elder| !is_periodic && self.is_current(slot, moment(elder.window)));
+                let value = elder.map_or_else(|| self.shape(slot).value(&Tally::EMPTY), |elder| elder.value);
+                self.insert_older(slot, &older, position, start, value)
             }
-            let value = elder.filter(|_| !is_periodic).and_then(|elder| self.frozen_value(slot, elder));
-            let value = value.unwrap_or_else(|| self.shape(slot).value(&Tally::EMPTY));
-            self.insert_record(slot, elder, Record::new(Sums::default(), start, value));
-        }
-        let record = found.or_else(|| self.locate(slot, start).0).ok_or(NeedsLedger)?;
-        self.records.items.get_mut(record).sums.add(amount);
-        self.mark_record(slot, record);
+        };
+        self.older_sums(slot, at).add(amount);
+        self.mark_older(slot, at);
         match owner {
             Owner::Current if is_periodic => {}
             Owner::Current => self.add_to_current(slot, amount),
             Owner::Past(past) => self.add_to_past(slot, past, amount, now),
         }
         Ok(cell.flags.has(Flags::STORED))
-    }
-
-    /// The frozen value of a record, if it is of the live period.
-    fn frozen_value(&self, slot: u32, record: u32) -> Option<Amount> {
-        let record = self.records.items.get(record);
-        self.is_current(slot, moment(record.window)).then(|| record.value())
     }
 
     fn owner(&self, slot: u32, event_at: Micros) -> Result<Owner, NeedsLedger> {
@@ -342,21 +352,21 @@ impl Plain {
         sums.add(amount);
         let (after, shape) = (sums.tally(), *self.shape(slot));
         let end = shape.reset.window(moment(self.pasts.items.get(past).start)).end;
-        let is_own = |record: &u32| moment(self.records.items.get(*record).window) < end;
-        let newest = self.ring(slot).take_while(is_own).last();
-        let follows = |record: &u32| self.records.items.get(*record).sums.follows();
-        if let Some(newest) = newest.filter(follows).filter(|&newest| !self.has_left(slot, newest, now))
+        let flags = self.cells.get(slot).flags;
+        let own = self.older(slot, When::Now).into_iter().take_while(|older| moment(older.window) < end);
+        let newest = own.last().filter(|newest| newest.sums.follows());
+        if let Some(newest) = newest.filter(|newest| !has_left(newest.window, &newest.sums, flags, now))
             && shape.value(&before) != shape.value(&after)
         {
-            self.mark_record(slot, newest);
+            self.mark_older(slot, newest.at);
         }
     }
 
-    fn mark_record(&mut self, slot: u32, record: u32) {
+    fn mark_older(&mut self, slot: u32, at: u32) {
         let flags = &mut self.cells.get_mut(slot).flags;
         if flags.has(Flags::STORED) {
             flags.0 |= Flags::OLDER_DIRTY;
-            self.records.items.get_mut(record).sums.mark_dirty();
+            self.older_sums(slot, at).mark_dirty();
         }
     }
 
@@ -379,9 +389,11 @@ impl Plain {
         // A `reset` window: where a flush window is one, its record; else a past period.
         let start = packed_seconds(self.shape(slot).reset.window(at).start);
         let sums = match cell.flags.has(Flags::PERIODIC) {
-            true => start
-                .and_then(|start| self.locate(slot, start).0)
-                .map(|index| self.records.items.get(index).sums),
+            true => self
+                .older(slot, When::Now)
+                .into_iter()
+                .find(|older| Some(older.window) == start)
+                .map(|own| own.sums),
             false => {
                 start.and_then(|start| self.past(slot, start)).map(|past| self.pasts.items.get(past).sums)
             }
@@ -426,9 +438,6 @@ impl Plain {
         }
         if let Some(&slot) = slots.get(index + AHEAD / 2) {
             let cell = self.cells.get(slot);
-            if cell.newest != NONE && cell.flags.has(Flags::OLDER_DIRTY) {
-                prefetch(self.records.items.get(cell.newest));
-            }
             if cell.base != NONE {
                 prefetch(self.bases.items.get(cell.base));
             }
@@ -442,6 +451,7 @@ impl Plain {
         self.records.items.freeze();
         self.bases.items.freeze();
         self.pasts.items.freeze();
+        self.logs.iter_mut().for_each(Log::freeze);
         self.shapes.freeze();
     }
 
@@ -452,13 +462,14 @@ impl Plain {
         self.records.items.thaw();
         self.bases.items.thaw();
         self.pasts.items.thaw();
+        self.logs.iter_mut().for_each(Log::thaw);
         self.shapes.thaw();
     }
 
     /// Memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
         let (cells, cold) = (self.cells.resident_bytes(), self.cold.resident_bytes());
-        let records = self.records.resident_bytes();
+        let records = self.records.resident_bytes() + self.logs.resident_bytes();
         let periods = self.bases.resident_bytes() + self.pasts.resident_bytes();
         cells + cold + records + periods + self.shapes.resident_bytes()
     }
@@ -470,7 +481,7 @@ impl Plain {
 
     /// Number of windows in memory.
     pub fn windows(&self) -> usize {
-        self.touched + self.records.len()
+        self.touched + self.records.len() + self.logs.len()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::batch::{Live, PackedBatch, PackedRow};
 use super::calendar::Calendar;
-use super::cells::{Flags, NONE, Record, moment};
+use super::cells::{Flags, NONE, moment};
+use super::convert::When;
+use super::older::Older;
 use super::plain::Plain;
 use super::tick::{LENGTHS_MICROS, Tick};
 use crate::types::{Amount, LiveState, MetricType, Micros};
@@ -44,36 +46,32 @@ impl Plain {
     #[inline(never)]
     fn emit_records(&mut self, slot: u32, emission: u32, batch: &mut PackedBatch) {
         let (flags, series) = (self.cells.get(slot).flags, self.cold.get(slot).series);
-        let dirty: Vec<u32> =
-            self.ring(slot).filter(|&record| self.records.items.get(record).sums.is_dirty()).collect();
-        for index in dirty {
-            let record = *self.records.items.get(index);
-            let value = self.value(slot, &record);
-            let length_secs = length_secs(flags);
+        for older in self.older(slot, When::Now).into_iter().filter(|older| older.sums.is_dirty()) {
+            let (value, length_secs) = (self.value(slot, &older), length_secs(flags));
             batch.packed.push(PackedRow::new(
                 series,
-                record.sums,
-                record.window,
+                older.sums,
+                older.window,
                 length_secs,
                 value,
                 Live::Unsaid,
             ));
-            self.records.items.get_mut(index).sums.mark_sent(emission);
+            self.older_sums(slot, older.at).mark_sent(emission);
         }
     }
 
     /// The value of an older row.
-    fn value(&self, slot: u32, record: &Record) -> Amount {
+    fn value(&self, slot: u32, older: &Older) -> Amount {
         let shape = self.shape(slot);
         if shape.window_is_period() {
-            return shape.value(&record.sums.tally());
+            return shape.value(&older.sums.tally());
         }
-        if !record.sums.follows() {
-            return record.value();
+        if !older.sums.follows() {
+            return older.value;
         }
-        let start = Calendar { shape, cuts: &[] }.period(moment(record.window)).start;
+        let start = Calendar { shape, cuts: &[] }.period(moment(older.window)).start;
         let own = self.pasts(slot).find(|past| Some(moment(past.start)) == start);
-        shape.value(&own.map_or(record.sums, |own| own.sums).tally())
+        shape.value(&own.map_or(older.sums, |own| own.sums).tally())
     }
 
     /// The newest live period. The series has had an update.
@@ -86,9 +84,8 @@ impl Plain {
 
     /// There is nothing to emit: it is in the store already, or never will be.
     pub fn mark_stored(&mut self, slot: u32) {
-        let ring: Vec<u32> = self.ring(slot).collect();
-        for record in ring {
-            self.records.items.get_mut(record).sums.mark_clean();
+        for older in self.older(slot, When::Now) {
+            self.older_sums(slot, older.at).mark_clean();
         }
         let cell = self.cells.get_mut(slot);
         cell.flags.0 &= !Flags::OLDER_DIRTY;
