@@ -304,9 +304,14 @@ fn require(
 fn read(path: &PathBuf) -> Result<Options, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Malformed {
-        path: path.clone(),
-        why: error.message().lines().collect::<Vec<_>>().join(" "),
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // The key alone: the value may be a secret.
+        let begin = error
+            .span()
+            .map_or(0, |span| text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1));
+        let key = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
+        let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        ConfigError::Malformed { path: path.clone(), why: format!("at `{key}`: {message}") }
     })
 }
 
