@@ -24,7 +24,7 @@ mod socket;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_core::Stream;
@@ -35,6 +35,7 @@ use warp::path::FullPath;
 
 use crate::admission::parse::series::Bounds;
 use crate::admission::{Admission, parse::names};
+use crate::clock::{Clock, SystemClock};
 use crate::control::{Control, Principal};
 use crate::store::History;
 use auth::Access;
@@ -160,7 +161,7 @@ async fn respond<B: Buf>(
     headers: HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response<Bytes> {
-    let began = Instant::now();
+    let since_begin = SystemClock::default();
     let request_id = backend.next_request_id();
     let (route, result) = match routes::find(&method, path.as_str()) {
         Found::Route(route, parameters) => {
@@ -172,7 +173,7 @@ async fn respond<B: Buf>(
     let mut response = result.unwrap_or_else(|error| error.into_reply(&request_id)).into_response();
     let request_id = HeaderValue::from_str(&request_id).expect("the id is ASCII");
     response.headers_mut().insert(X_REQUEST_ID, request_id);
-    backend.signals.answered(&method, route, response.status().as_u16(), began.elapsed());
+    backend.signals.answered(&method, route, response.status().as_u16(), since_begin.monotonic());
     response
 }
 
