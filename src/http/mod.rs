@@ -55,8 +55,9 @@ pub trait Signals: Send + Sync {
     fn readiness(&self) -> Readiness;
     /// The Prometheus text.
     fn exposition(&self) -> String;
-    /// A request was answered. `route` is its pattern, or `other` where no route matched.
-    fn answered(&self, method: &Method, route: &'static str, status: u16, elapsed: Duration);
+    /// A request was answered. `method` and `route` are those of the table, or `other` where no route matched: what a
+    /// client makes up is no label.
+    fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration);
 }
 
 /// The rooms behind, once they are recovered.
@@ -163,17 +164,21 @@ async fn respond<B: Buf>(
 ) -> Response<Bytes> {
     let since_begin = SystemClock::default();
     let request_id = backend.next_request_id();
-    let (route, result) = match routes::find(&method, path.as_str()) {
-        Found::Route(route, parameters) => {
-            (route.path, dispatch(backend, route, &parameters, &query, headers, body).await)
+    let (known, route, result) = match routes::find(&method, path.as_str()) {
+        Found::Route(route, parameters) => (
+            route.method.as_str(),
+            route.path,
+            dispatch(backend, route, &parameters, &query, headers, body).await,
+        ),
+        Found::OtherMethods(allow) => ("other", "other", Err(ApiError::method_not_allowed(&allow))),
+        Found::Nothing => {
+            ("other", "other", Err(ApiError::not_found("no_such_path", "there is no such path")))
         }
-        Found::OtherMethods(allow) => ("other", Err(ApiError::method_not_allowed(&allow))),
-        Found::Nothing => ("other", Err(ApiError::not_found("no_such_path", "there is no such path"))),
     };
     let mut response = result.unwrap_or_else(|error| error.into_reply(&request_id)).into_response();
     let request_id = HeaderValue::from_str(&request_id).expect("the id is ASCII");
     response.headers_mut().insert(X_REQUEST_ID, request_id);
-    backend.signals.answered(&method, route, response.status().as_u16(), since_begin.monotonic());
+    backend.signals.answered(known, route, response.status().as_u16(), since_begin.monotonic());
     response
 }
 
