@@ -2,7 +2,7 @@
 //! let through.
 
 use dataflows::reference::{Arrival, Change};
-use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Window};
+use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Span, Window};
 
 use crate::plan::{Advance, Happening, Moment, Patch, Place, PlannedUpdate};
 
@@ -14,6 +14,13 @@ pub struct Known {
     cuts: Vec<Micros>,
     is_closed: bool,
     has_updates: bool,
+}
+
+impl Known {
+    /// The class that the rows of the series are in, or will be.
+    pub fn batch(&self) -> Span {
+        self.shape.batch
+    }
 }
 
 /// The clock after an advance.
@@ -81,7 +88,7 @@ pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Mi
     // With an age of 0 the event time does not matter, so admission does not look at it.
     let is_free = age_max == 0;
     let event_at = if is_free { wanted } else { Micros(wanted.0.clamp(now.0 - age_max, now.0 + ahead_max)) };
-    let id = update.id.map(|id| EventId::new((u128::from(id) + 1) * 0x0101_0101 << 96, known.series));
+    let id = update.id.map(|id| EventId::new(((u128::from(id) + 1) * 0x0101_0101) << 96, known.series));
     let item = if update.has_reply { item as u32 } else { NO_REPLY };
     Arrival { series: known.series, item, event_at, amount: update.amount, id }
 }

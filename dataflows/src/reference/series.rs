@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Truth;
 use crate::types::{
     Amount, Epoch, LiveState, MetricType, Micros, Operation, Operator, Reading, Row, RowKind, SeriesId,
     Shape, Span, Standing, Tally,
@@ -317,12 +318,12 @@ impl Series {
 
     /// What the store must hold in the end. A late update for a period whose newest window has left changes the period
     /// but not the row: where that can be, the value is none.
-    pub(super) fn rows(&self) -> BTreeMap<Micros, (Micros, Tally, Option<Amount>)> {
+    pub(super) fn rows(&self) -> BTreeMap<Micros, Truth> {
         let is_certain = self.cuts.is_empty() && (!self.is_reset() || self.shape.window_is_period());
         let keys: BTreeSet<Micros> = self.updates.iter().map(|update| update.key).collect();
         let row = |key| {
             let Content { end, tally, value } = self.content(key);
-            (key, (end, tally, is_certain.then_some(value)))
+            (key, Truth { end, tally, value: is_certain.then_some(value) })
         };
         keys.into_iter().map(row).collect()
     }
