@@ -16,7 +16,7 @@ const READY: u8 = 1;
 const DRAINING: u8 = 2;
 
 /// See the header.
-pub(super) struct Signals {
+pub struct Signals {
     clock: Arc<dyn Clock>,
     health: Arc<SinkHealth>,
     telemetry: Telemetry,
@@ -25,7 +25,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn new(clock: Arc<dyn Clock>, health: Arc<SinkHealth>) -> Self {
+    /// Of a service that is starting.
+    pub fn new(clock: Arc<dyn Clock>, health: Arc<SinkHealth>) -> Self {
         let telemetry = Telemetry::default();
         Signals { clock, health, telemetry, stage: STARTING.into(), rooms: OnceLock::new() }
     }
