@@ -1,85 +1,315 @@
-//! skeleton
-pub mod parse;
-use crate::control::SeriesHandle;
-use dataflows::types::*;
+//! Admission: the only door to the journal for updates.
+//!
+//! In: one update of a resolved series. It is checked against the clock, its identities are hashed, it is packed and
+//! handed to the journal with a ticket; the answer is meter's decision, given behind the fsync. Nothing here decides what
+//! a replay would have to decide again: age and caps are checked before the journal, repeats in meter.
+//! What this room does not do: parse bodies (`parse`), resolve names (`control`), or keep values.
 
-#[derive(Clone)]
-pub struct Admission {}
+mod keys;
+pub mod parse;
+mod pressure;
+
+use std::sync::Arc;
+
+use dataflows::types::packed::{self, Item, Keyed};
+use dataflows::types::{Amount, Decision, EventId, Micros, Outcome, SeriesState, Standing};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::clock::Stamps;
+use crate::control::SeriesHandle;
+use crate::engine::{Queries, Stopped, Ticket, UpdateTicket};
+use crate::journal::{Append, Journal, Kind, Rejected};
+
+use keys::KeyState;
+pub use keys::Keys;
+pub use pressure::{Bounds, Permit};
+
+/// How far ahead of the clock an event may be.
+const AHEAD_MAX: i64 = 300 * Micros::PER_SECOND;
 
 /// One update on its way in.
 pub struct UpdateRequest {
+    /// The series.
     pub handle: SeriesHandle,
+    /// The amount.
     pub amount: Amount,
+    /// The event time; none is the arrival.
     pub event_at: Option<Micros>,
     /// The event id as the client gave it.
     pub id: Option<String>,
-    /// `Idempotency-Key` and a hash128 of the parsed request (method, series, body in canonical form).
+    /// `Idempotency-Key` and a hash of the parsed request.
     pub key: Option<(String, u128)>,
-    /// An id in the namespace of repeated POSTs (body hash); excludes `id`.
+    /// The hash of a repeated POST's body: an identity in a namespace of its own. Excludes `id`.
     pub post: Option<u128>,
 }
 
+/// What became of an update.
 pub struct Updated {
+    /// Meter's decision.
     pub decision: Decision,
 }
 
-#[derive(Debug, thiserror::Error)]
+/// Why an update was not taken, or not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AdmissionError {
-    /// 404: deleted meanwhile
+    /// The series was deleted meanwhile.
     #[error("there is no such series")]
     Gone,
-    /// 422 code `timestamp_out_of_range`; bounds inclusive
-    #[error("the timestamp lies outside of {oldest:?}..{newest:?}")]
-    OutOfRange { oldest: Micros, newest: Micros },
-    /// 422 code `idempotency_key_reused`
-    #[error("the key was used with another request")]
+    /// The event is too old or too far ahead. The bounds are inclusive.
+    #[error("the timestamp lies outside of what the series accepts")]
+    OutOfRange {
+        /// The oldest event time.
+        oldest: Micros,
+        /// The newest event time.
+        newest: Micros,
+    },
+    /// The key was used with another request.
+    #[error("the idempotency key was used with another request")]
     KeyReused,
-    /// 503 rejected, code `dedup_full`
+    /// As many ids are remembered as may be.
     #[error("too many event ids are remembered")]
     DedupFull,
-    /// 503 rejected, code `clock_in_doubt`
+    /// Whether the timestamp is in range cannot be said now.
     #[error("the clock is in doubt")]
     ClockInDoubt,
+    /// Too much is under way: try again later; nothing was written.
     #[error("the service is overloaded")]
     Overloaded,
-    #[error("the service is draining")]
+    /// The service is stopping; nothing was written.
+    #[error("the service is stopping")]
     Draining,
+    /// Nothing was written.
     #[error("the disk is full")]
     DiskFull,
-    /// 503 rejected, code `store_behind`
+    /// The store lags so far behind that windows may not pile up further; nothing was written.
     #[error("the store is too far behind")]
     StoreBehind,
-    /// 500 unknown
-    #[error("the journal failed; the outcome is unknown")]
+    /// It may or may not have been written.
+    #[error("the journal failed")]
     Unknown,
 }
 
-impl Admission {
-    pub async fn update(&self, _request: UpdateRequest) -> Result<Updated, AdmissionError> {
-        unimplemented!()
-    }
-    /// Readings as of now, one a handle, from the owning workers; None: deleted meanwhile.
-    pub async fn read(&self, _handles: &[SeriesHandle]) -> Result<Vec<Option<Standing>>, AdmissionError> {
-        unimplemented!()
-    }
-    /// The resident part of a series' history, oldest first, and what has been emitted.
-    pub async fn windows(&self, _handle: &SeriesHandle) -> Result<ResidentWindows, AdmissionError> {
-        unimplemented!()
-    }
-    /// The service's clock (t of readings).
-    pub fn now(&self) -> Micros {
-        unimplemented!()
-    }
-    /// Whether a request may enter; asked before a body is read. In-flight bytes per business are bounded.
-    pub fn reserve(&self, _business_id: &str, _body_bytes: usize) -> Result<Permit, AdmissionError> {
-        unimplemented!()
+impl From<Rejected> for AdmissionError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Full => AdmissionError::Overloaded,
+            Rejected::Draining => AdmissionError::Draining,
+            Rejected::DiskFull => AdmissionError::DiskFull,
+            Rejected::Poisoned => AdmissionError::Unknown,
+        }
     }
 }
-/// Held while a request is in flight.
-pub struct Permit {}
 
-/// Resident windows of one series. `SeriesState::windows` are absolute; `merges` are differences to stored rows.
+impl From<Stopped> for AdmissionError {
+    fn from(_: Stopped) -> Self {
+        AdmissionError::Draining
+    }
+}
+
+/// What admission may let in.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionOptions {
+    /// How much may be under way.
+    pub bounds: Bounds,
+    /// Ids that a business may have remembered.
+    pub dedup_ids_max: u64,
+    /// `max_event_age` of series that name none, in seconds.
+    pub max_event_age_secs: u32,
+    /// Resident windows beyond which new updates wait for the store to take some.
+    pub resident_windows_max: u64,
+}
+
+/// The handle that routes hold. Cheap to clone.
+#[derive(Clone)]
+pub struct Admission(Arc<Shared>);
+
+struct Shared {
+    options: AdmissionOptions,
+    journal: Journal<Ticket>,
+    queries: Queries,
+    stamps: Arc<Stamps>,
+    keys: Arc<Keys>,
+    pressure: Arc<pressure::Pressure>,
+}
+
+/// Resident windows of one series: `SeriesState::windows` are whole rows, `merges` differences to stored ones.
 pub struct ResidentWindows {
+    /// Everything the owning worker remembers.
     pub state: SeriesState,
+    /// The reading at that moment.
     pub standing: Standing,
+}
+
+impl Admission {
+    /// A door to this journal.
+    pub fn new(
+        options: AdmissionOptions,
+        journal: Journal<Ticket>,
+        queries: Queries,
+        stamps: Arc<Stamps>,
+        keys: Arc<Keys>,
+    ) -> Self {
+        let pressure = pressure::Pressure::new(options.bounds);
+        Admission(Arc::new(Shared { options, journal, queries, stamps, keys, pressure }))
+    }
+
+    /// Takes room for a request whose body is at most so large; asked before the body is read.
+    pub fn reserve(&self, business_id: &Arc<str>, body_bytes: usize) -> Result<Permit, AdmissionError> {
+        self.0.pressure.reserve(business_id, body_bytes)
+    }
+
+    /// The clock of readings.
+    pub fn now(&self) -> Micros {
+        self.0.stamps.now()
+    }
+
+    /// Records one update: answered when it is durable and decided.
+    pub async fn update(&self, request: UpdateRequest) -> Result<Updated, AdmissionError> {
+        self.check_age(&request)?;
+        let Some((key, fingerprint)) = &request.key else {
+            return self.record(&request, None).await;
+        };
+        let key_hash = hash128(b"key", &[request.business_id().as_bytes(), key.as_bytes()]);
+        let keyed = Keyed { key_hash, fingerprint: *fingerprint };
+        loop {
+            match self.0.keys.begin(keyed, self.now()) {
+                KeyState::Begun => break,
+                KeyState::Reused => return Err(AdmissionError::KeyReused),
+                KeyState::Wait(done) => {
+                    let notified = done.notified();
+                    // It may have finished between the look and the wait.
+                    match self.0.keys.begin(keyed, self.now()) {
+                        KeyState::Begun => break,
+                        KeyState::Wait(same) if Arc::ptr_eq(&same, &done) => notified.await,
+                        KeyState::Wait(_) | KeyState::Reused => {}
+                    }
+                }
+            }
+        }
+        // Ends also when the client goes away in the middle.
+        let _finish = Finish { keys: &self.0.keys, key_hash };
+        self.record(&request, Some(keyed)).await
+    }
+
+    fn check_age(&self, request: &UpdateRequest) -> Result<(), AdmissionError> {
+        let Some(event_at) = request.event_at else { return Ok(()) };
+        let own = request.handle.record.spec.max_event_age_secs;
+        let age = i64::from(own.unwrap_or(self.0.options.max_event_age_secs)) * Micros::PER_SECOND;
+        if age == 0 {
+            // The event time is always the arrival.
+            return Ok(());
+        }
+        let now = self.now();
+        let (oldest, newest) = (Micros(now.0 - age), Micros(now.0 + AHEAD_MAX));
+        if (oldest..=newest).contains(&event_at) {
+            return Ok(());
+        }
+        let in_doubt = self.0.stamps.in_doubt();
+        Err(if in_doubt {
+            AdmissionError::ClockInDoubt
+        } else {
+            AdmissionError::OutOfRange { oldest, newest }
+        })
+    }
+
+    async fn record(&self, request: &UpdateRequest, keyed: Option<Keyed>) -> Result<Updated, AdmissionError> {
+        if self.0.queries.resident_windows() > self.0.options.resident_windows_max {
+            return Err(AdmissionError::StoreBehind);
+        }
+        let id = request.event_id(keyed);
+        let counted_at = self.now();
+        if id.is_some()
+            && !self.0.keys.count_id(request.business_id(), counted_at, self.0.options.dedup_ids_max)
+        {
+            return Err(AdmissionError::DedupFull);
+        }
+        let answer = self.append(request, keyed, id).await;
+        let admitted = matches!(&answer, Ok(decision) if decision.outcome == Outcome::Admitted);
+        let unknown = matches!(answer, Err(AdmissionError::Unknown));
+        if id.is_some() && !admitted && !unknown {
+            self.0.keys.uncount_id(request.business_id(), counted_at);
+        }
+        match answer? {
+            Decision { outcome: Outcome::Gone, .. } => Err(AdmissionError::Gone),
+            decision => Ok(Updated { decision }),
+        }
+    }
+
+    async fn append(
+        &self,
+        request: &UpdateRequest,
+        keyed: Option<Keyed>,
+        id: Option<EventId>,
+    ) -> Result<Decision, AdmissionError> {
+        let UpdateRequest { ref handle, amount, event_at, .. } = *request;
+        let item = Item { series: handle.series, event_at, amount, id };
+        let mut bytes = Vec::with_capacity(64);
+        packed::pack(&mut bytes, keyed, &[item]);
+        let (reply, answer) = oneshot::channel();
+        let ticket =
+            UpdateTicket { series: handle.series, slot: handle.slot, event_at, amount, id, keyed, reply };
+        let append = Append { kind: Kind::Updates, bytes, companion: Ticket::Update(ticket) };
+        self.0.journal.append(append).map_err(|(_, rejected)| rejected)?;
+        // A reply that was dropped: the journal failed with the update under way.
+        Ok(answer.await.map_err(|_| AdmissionError::Unknown)??)
+    }
+
+    /// Readings as of now, one a handle; none for a series that has been deleted meanwhile.
+    pub async fn read(&self, handles: &[SeriesHandle]) -> Result<Vec<Option<Standing>>, AdmissionError> {
+        Ok(self.0.queries.standings(handles, self.now()).await?)
+    }
+
+    /// The resident part of a series' history.
+    pub async fn windows(&self, handle: &SeriesHandle) -> Result<ResidentWindows, AdmissionError> {
+        let standing = self.read(std::slice::from_ref(handle)).await?.pop().flatten();
+        let state = self.0.queries.state(handle).await?;
+        let (standing, state) = (standing.ok_or(AdmissionError::Gone)?, state.ok_or(AdmissionError::Gone)?);
+        Ok(ResidentWindows { state, standing })
+    }
+}
+
+impl UpdateRequest {
+    fn business_id(&self) -> &str {
+        &self.handle.record.key.business_id
+    }
+
+    /// The identity that meter decides by. An id of the event's own comes before the key's.
+    fn event_id(&self, keyed: Option<Keyed>) -> Option<EventId> {
+        let series = self.handle.series;
+        let of_series = series.0.to_le_bytes();
+        let hash = match (&self.id, self.post, keyed) {
+            (Some(id), _, _) => hash128(b"event", &[&of_series, id.as_bytes()]),
+            (None, Some(body_hash), _) => hash128(b"post", &[&of_series, &body_hash.to_le_bytes()]),
+            // The number of the item in its request.
+            (None, None, Some(keyed)) => {
+                hash128(b"item", &[&keyed.key_hash.to_le_bytes(), &0u64.to_le_bytes()])
+            }
+            (None, None, None) => return None,
+        };
+        Some(EventId::new(hash, series))
+    }
+}
+
+/// 128 bits of BLAKE3 over a namespace and parts, each with its length before it.
+fn hash128(namespace: &[u8], parts: &[&[u8]]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    for part in std::iter::once(&namespace).chain(parts) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    u128::from_le_bytes(bytes)
+}
+
+struct Finish<'a> {
+    keys: &'a Keys,
+    key_hash: u128,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.keys.finish(self.key_hash);
+    }
 }

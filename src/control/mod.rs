@@ -1,92 +1,306 @@
-//! skeleton
+//! Definitions: one thread takes everything that waits as one epoch, validates each request against the registry plus
+//! those before it, journals them, and answers when the workers concerned have applied the epoch.
+//!
+//! ```text
+//! routes ─▶ requests (bounded) ─▶ control thread: decide ─▶ journal ─▶ router: Registry::apply ─▶ workers ─▶ answer
+//! ```
+//! The registry changes in one place only, where the journal's epochs become durable (the engine's router), so that it
+//! always stands at a position of the journal. Reads go straight to it. What this room does not do: keep updates, or
+//! touch the store, whose tables are projections of the same definitions.
+
+mod key;
 mod registry;
-use dataflows::types::*;
+mod series;
+
+use std::collections::HashSet;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use dataflows::types::{Definition, Epoch, SeriesId, SeriesKey, SeriesSpec};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::clock::Stamps;
+use crate::journal::Rejected;
+
+pub use key::{BUSINESS_PREFIX, hash_key, new_key};
 pub use registry::{Principal, Registry, SeriesFilter, SeriesHandle};
-use std::sync::RwLockReadGuard;
+pub use series::Change;
 
-#[derive(Clone)]
-pub struct Control {}
+/// Definition requests that may wait; more are `Overloaded`.
+const REQUESTS_MAX: usize = 4_096;
+/// Definitions in one epoch; the rest waits for the next.
+const EPOCH_DEFINITIONS_MAX: usize = 1_024;
+/// Definition epochs that the store may lack; beyond, new definitions are `Overloaded` until it has caught up.
+const UNPROJECTED_EPOCHS_MAX: usize = 100_000;
 
-#[derive(Debug, thiserror::Error)]
+/// Why a definition did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ControlError {
-    /// 404
+    /// The series is not there, or not there any more.
     #[error("there is no such series")]
     NoSuchSeries,
-    /// 404
+    /// The customer is not there.
     #[error("there is no such customer")]
     NoSuchCustomer,
-    /// 409: operation, type or intervals of a series with updates
+    /// What decides how updates count cannot change under updates.
     #[error("{field} cannot be changed once the series has updates")]
-    Fixed { field: &'static str },
-    /// 503 rejected
+    Fixed {
+        /// The field.
+        field: &'static str,
+    },
+    /// Try again later; nothing was written.
     #[error("the service is overloaded")]
     Overloaded,
-    #[error("the service is draining")]
+    /// The service is stopping; nothing was written.
+    #[error("the service is stopping")]
     Draining,
+    /// Nothing was written.
     #[error("the disk is full")]
     DiskFull,
-    /// 500 unknown
-    #[error("the journal failed; the outcome is unknown")]
+    /// It may or may not have been written.
+    #[error("the journal failed")]
     Unknown,
 }
 
+impl From<Rejected> for ControlError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Full => ControlError::Overloaded,
+            Rejected::Draining => ControlError::Draining,
+            Rejected::DiskFull => ControlError::DiskFull,
+            Rejected::Poisoned => ControlError::Unknown,
+        }
+    }
+}
+
+/// What accompanies a definition epoch through the journal.
+pub struct DefinitionTicket {
+    /// The epoch's definitions, as journaled.
+    pub definitions: Arc<Vec<Definition>>,
+    /// Told once: the epoch when every worker concerned has applied it, or why not.
+    pub done: mpsc::Sender<Result<Epoch, ControlError>>,
+}
+
+/// Hands an epoch to the journal: its bytes and what accompanies them.
+pub type Append = Box<dyn Fn(Vec<u8>, DefinitionTicket) -> Result<(), Rejected> + Send>;
+
 /// What a POST found or made.
 pub struct Created {
+    /// The series.
     pub handle: SeriesHandle,
+    /// Whether it was there before; its definition is then untouched.
     pub existed: bool,
 }
 
+struct Request {
+    change: Change,
+    /// Whether anything was changed.
+    reply: oneshot::Sender<Result<bool, ControlError>>,
+}
+
+/// The handle that routes hold. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Shared>);
+
+struct Shared {
+    registry: Arc<RwLock<Registry>>,
+    requests: Mutex<Option<SyncSender<Request>>>,
+    stamps: Arc<Stamps>,
+    admin_key_hash: [u8; 32],
+    /// Held while a definition epoch is under way; who holds it sees the registry stand still.
+    gate: Arc<Mutex<()>>,
+}
+
 impl Control {
-    /// None: no such key, expired or revoked. Constant-time comparison of hashes inside.
-    pub fn authenticate(&self, _key: &str) -> Option<Principal> {
-        unimplemented!()
+    /// Starts the control thread. It ends after `stop`.
+    pub fn start(
+        registry: Arc<RwLock<Registry>>,
+        stamps: Arc<Stamps>,
+        admin_key: &str,
+        append: Append,
+    ) -> std::io::Result<(Control, JoinHandle<()>)> {
+        let (sender, receiver) = mpsc::sync_channel(REQUESTS_MAX);
+        let gate = Arc::new(Mutex::new(()));
+        let thread =
+            Thread { registry: registry.clone(), stamps: stamps.clone(), gate: gate.clone(), append };
+        let joined =
+            std::thread::Builder::new().name("control".into()).spawn(move || thread.run(&receiver))?;
+        let admin_key_hash = hash_key(admin_key);
+        let shared = Shared { registry, requests: Mutex::new(Some(sender)), stamps, admin_key_hash, gate };
+        Ok((Control(Arc::new(shared)), joined))
     }
-    /// Constant time.
-    pub fn is_admin(&self, _key: &str) -> bool {
-        unimplemented!()
+
+    /// Takes no more requests; the thread ends when those waiting are done.
+    pub fn stop(&self) {
+        self.0.requests.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
-    pub fn resolve(&self, _key: &SeriesKey) -> Option<SeriesHandle> {
-        unimplemented!()
+
+    /// The registry, for a look. Keep the guard short and never across an await.
+    pub fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.0.registry.read().unwrap_or_else(PoisonError::into_inner)
     }
-    pub fn customer_exists(&self, _business_id: &str, _customer_id: &str) -> bool {
-        unimplemented!()
+
+    /// Keeps definitions out while the guard lives: the registry stands still.
+    pub fn gate(&self) -> MutexGuard<'_, ()> {
+        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// If the name exists: `existed: true` with the existing definition, untouched.
-    pub async fn create_series(&self, _key: SeriesKey, _spec: SeriesSpec) -> Result<Created, ControlError> {
-        unimplemented!()
+
+    /// Whom a key acts for; none if there is no such key, or no longer.
+    pub fn authenticate(&self, key: &str) -> Option<Principal> {
+        let hash = hash_key(key);
+        self.registry().principal(&hash, self.0.stamps.now()).cloned()
     }
-    /// `change` gets the present spec and gives the new one.
-    pub async fn change_series(
-        &self,
-        _key: &SeriesKey,
-        _spec: SeriesSpec,
-    ) -> Result<SeriesHandle, ControlError> {
-        unimplemented!()
+
+    /// Whether this is the admin key. Constant time.
+    pub fn is_admin(&self, key: &str) -> bool {
+        subtle::ConstantTimeEq::ct_eq(&hash_key(key)[..], &self.0.admin_key_hash[..]).into()
     }
-    pub async fn delete_series(&self, _key: &SeriesKey) -> Result<(), ControlError> {
-        unimplemented!()
+
+    /// The live series of that name.
+    pub fn resolve(&self, key: &SeriesKey) -> Option<SeriesHandle> {
+        self.registry().find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).cloned()
     }
-    /// Admin reset.
-    pub async fn cut_series(&self, _key: &SeriesKey) -> Result<(), ControlError> {
-        unimplemented!()
+
+    /// Whether the business has such a customer.
+    pub fn customer_exists(&self, business_id: &str, customer_id: &str) -> bool {
+        self.registry().customer(business_id, customer_id).is_some()
     }
-    /// Whether a POST with this body hash has been recorded as an update of the series.
-    pub fn post_recorded(&self, _series: SeriesId, _body_hash: u128) -> bool {
-        unimplemented!()
+
+    /// Whether the initial value of a POST with this body has been recorded as an update of the series.
+    pub fn post_recorded(&self, series: SeriesId, body_hash: u128) -> bool {
+        self.registry().post_recorded(series, body_hash)
     }
-    pub async fn record_post(&self, _series: SeriesId, _body_hash: u128) -> Result<(), ControlError> {
-        unimplemented!()
-    }
-    /// Series of one business in the order (scope, customer_id, metric_name), strictly after `after`, at most `limit`.
+
+    /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
     pub fn list_series(
         &self,
-        _filter: &SeriesFilter,
-        _after: Option<&SeriesKey>,
-        _limit: usize,
+        filter: &SeriesFilter,
+        after: Option<&SeriesKey>,
+        limit: usize,
     ) -> Vec<SeriesHandle> {
-        unimplemented!()
+        self.registry().list(filter, after, limit)
     }
-    pub fn registry(&self) -> RwLockReadGuard<'_, Registry> {
-        unimplemented!()
+
+    /// Creates a series, or finds it.
+    pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
+        let created = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
+        let handle = self.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
+        Ok(Created { handle, existed: !created })
     }
+
+    /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
+    /// knows: the caller asks.
+    pub async fn change_series(
+        &self,
+        key: &SeriesKey,
+        spec: SeriesSpec,
+    ) -> Result<SeriesHandle, ControlError> {
+        self.request(Change::ChangeSeries { key: key.clone(), spec }).await?;
+        self.resolve(key).ok_or(ControlError::NoSuchSeries)
+    }
+
+    /// Deletes a series.
+    pub async fn delete_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
+        self.request(Change::DeleteSeries { key: key.clone() }).await.map(drop)
+    }
+
+    /// Starts a new live period of a series.
+    pub async fn cut_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
+        self.request(Change::CutSeries { key: key.clone() }).await.map(drop)
+    }
+
+    /// Remembers that a POST with this body has been recorded as an update of the series.
+    pub async fn record_post(&self, series: SeriesId, body_hash: u128) -> Result<(), ControlError> {
+        self.request(Change::RecordPost { series, body_hash }).await.map(drop)
+    }
+
+    /// One change, through the control thread; whether anything was changed.
+    pub async fn request(&self, change: Change) -> Result<bool, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let requests = requests.as_ref().ok_or(ControlError::Draining)?;
+            requests.try_send(Request { change, reply }).map_err(|error| match error {
+                TrySendError::Full(_) => ControlError::Overloaded,
+                TrySendError::Disconnected(_) => ControlError::Draining,
+            })?;
+        }
+        answer.await.unwrap_or(Err(ControlError::Unknown))
+    }
+}
+
+struct Thread {
+    registry: Arc<RwLock<Registry>>,
+    stamps: Arc<Stamps>,
+    gate: Arc<Mutex<()>>,
+    append: Append,
+}
+
+impl Thread {
+    fn run(&self, requests: &Receiver<Request>) {
+        let mut deferred = Vec::new();
+        loop {
+            let mut waiting = std::mem::take(&mut deferred);
+            if waiting.is_empty() {
+                let Ok(first) = requests.recv() else { return };
+                waiting.push(first);
+            }
+            waiting.extend(requests.try_iter().take(EPOCH_DEFINITIONS_MAX));
+            let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            deferred = self.epoch(waiting);
+        }
+    }
+
+    /// Makes one epoch of the requests; gives back those that must see its effects first.
+    fn epoch(&self, waiting: Vec<Request>) -> Vec<Request> {
+        let (mut definitions, mut replies, mut deferred) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+            let backlog = registry.unprojected_len() >= UNPROJECTED_EPOCHS_MAX;
+            let mut subjects = HashSet::new();
+            let mut next_series = registry.next_series();
+            for request in waiting {
+                if backlog {
+                    let _ = request.reply.send(Err(ControlError::Overloaded));
+                } else if !subjects.insert(request.change.subject()) {
+                    deferred.push(request);
+                } else {
+                    match request.change.decide(&registry, &mut next_series, self.stamps.now()) {
+                        Ok(mut decided) if !decided.is_empty() => {
+                            definitions.append(&mut decided);
+                            replies.push(request.reply);
+                        }
+                        Ok(_) => drop(request.reply.send(Ok(false))),
+                        Err(error) => drop(request.reply.send(Err(error))),
+                    }
+                }
+            }
+        }
+        if !replies.is_empty() {
+            let outcome = self.journal(definitions).map(|_| true);
+            for reply in replies {
+                let _ = reply.send(outcome);
+            }
+        }
+        deferred
+    }
+
+    fn journal(&self, definitions: Vec<Definition>) -> Result<Epoch, ControlError> {
+        let bytes = encode(&definitions);
+        let (done, outcome) = mpsc::channel();
+        (self.append)(bytes, DefinitionTicket { definitions: Arc::new(definitions), done })?;
+        outcome.recv().unwrap_or(Err(ControlError::Unknown))
+    }
+}
+
+/// The payload of a definition epoch.
+pub fn encode(definitions: &[Definition]) -> Vec<u8> {
+    postcard::to_stdvec(definitions).expect("writing to memory cannot fail, and every length is known")
+}
+
+/// Reads the payload of a definition epoch; an error if this version does not know its format.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Definition>, postcard::Error> {
+    postcard::from_bytes(bytes)
 }

@@ -1,32 +1,336 @@
-//! skeleton
-use dataflows::types::*;
+//! The registry: what the journal's definitions add up to. In: definitions, in journal order. Out: who a key is, which
+//! series a name is, and what each definition means to a worker.
+//!
+//! `apply` is a pure function of the registry and the definition; start-up and live path call the same one. Slots are
+//! dense per worker and not used again within a process: a restart packs them. The registry decides nothing (the
+//! control thread does, before it journals) and forgets nothing (the snapshot holds `export`).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// A live series as the routes hold it: who it is and where it lives. Cheap to clone.
+use dataflows::types::{
+    ApiKey, Business, Command, Customer, Definition, Epoch, KeyKind, Micros, Scope, Scopes, SeriesId,
+    SeriesKey, SeriesRecord, SeriesSpec,
+};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+/// A live series as requests hold it: who it is and where it lives. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SeriesHandle {
+    /// Its number.
     pub series: SeriesId,
+    /// Where the owning worker keeps it.
     pub slot: u32,
+    /// Its name and description, as of the look-up.
     pub record: Arc<SeriesRecord>,
 }
 
 /// Who is calling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
+    /// The tenant.
     pub business_id: Arc<str>,
+    /// The customer that the key is bound to; none for a business key.
     pub customer_id: Option<Arc<str>>,
+    /// What the key may do.
     pub scopes: Scopes,
+    /// The key's name.
     pub key_name: Arc<str>,
 }
 
-/// Which series a list shows.
+/// Which series of a business a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct SeriesFilter {
+    /// The business.
     pub business_id: String,
+    /// Only series of this scope.
     pub scope: Option<Scope>,
+    /// Only series of this customer.
     pub customer_id: Option<String>,
+    /// Only series of this name.
     pub metric_name: Option<String>,
+    /// Only series with this tag.
     pub tag: Option<(String, String)>,
 }
 
-pub struct Registry {}
+impl SeriesFilter {
+    fn shows(&self, record: &SeriesRecord) -> bool {
+        let key = &record.key;
+        self.scope.is_none_or(|scope| scope == key.scope())
+            && self.customer_id.as_ref().is_none_or(|id| key.customer_id.as_ref() == Some(id))
+            && self.metric_name.as_ref().is_none_or(|name| &key.metric_name == name)
+            && self.tag.as_ref().is_none_or(|(name, value)| record.spec.tags.get(name) == Some(value))
+    }
+}
+
+/// Everything that is defined. See the header.
+pub struct Registry {
+    workers: usize,
+    /// The server's `max_event_age` in seconds, for series without their own.
+    max_event_age_secs: u32,
+    businesses: HashMap<String, Business>,
+    customers: HashMap<String, BTreeMap<String, Customer>>,
+    keys: HashMap<[u8; 32], (Principal, ApiKey)>,
+    /// Live series by the hash of their key.
+    names: HashTable<SeriesHandle>,
+    /// Live series in list order.
+    ordered: BTreeMap<Arc<SeriesKey>, SeriesHandle>,
+    live: HashMap<SeriesId, Arc<SeriesKey>, FixedState>,
+    next_series: u32,
+    next_slots: Vec<u32>,
+    /// Bodies of repeated POSTs whose initial value has been recorded.
+    posts: HashMap<SeriesId, Vec<u128>>,
+    /// Definitions that the store does not have yet, in order.
+    unprojected: VecDeque<(Epoch, Arc<Vec<Definition>>)>,
+    /// The store has all definitions up to and including this epoch.
+    projected: Epoch,
+}
+
+/// Hashes names; fixed, because nothing outside of the process sees it.
+const NAME_HASHER: FixedState = FixedState::with_seed(0x7261_636b_7461_6773);
+
+fn name_hash(business_id: &str, customer_id: Option<&str>, metric_name: &str) -> u64 {
+    NAME_HASHER.hash_one((business_id, customer_id, metric_name))
+}
+
+impl Registry {
+    /// An empty registry for so many workers.
+    pub fn new(workers: usize, max_event_age_secs: u32) -> Self {
+        Registry {
+            workers,
+            max_event_age_secs,
+            businesses: HashMap::new(),
+            customers: HashMap::new(),
+            keys: HashMap::new(),
+            names: HashTable::new(),
+            ordered: BTreeMap::new(),
+            live: HashMap::default(),
+            next_series: 1,
+            next_slots: vec![0; workers],
+            posts: HashMap::new(),
+            unprojected: VecDeque::new(),
+            projected: 0,
+        }
+    }
+
+    /// Applies one definition; what the owning worker must do about it, if anything. A definition about a series that
+    /// is not live changes nothing.
+    pub fn apply(&mut self, definition: &Definition) -> Option<(usize, Command)> {
+        match definition {
+            Definition::BusinessPut(business) => {
+                self.businesses.insert(business.business_id.clone(), business.clone());
+            }
+            Definition::KeyPut(key) => {
+                self.keys.insert(key.hash, (principal(key), key.clone()));
+            }
+            Definition::KeyDeleted { business_id, key_name } => {
+                self.keys.retain(|_, (_, key)| &key.business_id != business_id || &key.key_name != key_name);
+            }
+            Definition::CustomerPut(customer) => {
+                let of_business = self.customers.entry(customer.business_id.clone()).or_default();
+                of_business.insert(customer.customer_id.clone(), customer.clone());
+            }
+            Definition::SeriesCreated(record) => return Some(self.create(record)),
+            Definition::SeriesChanged { series, spec } => return self.change(*series, spec),
+            Definition::SeriesDeleted { series } => {
+                let handle = self.remove(*series)?;
+                return Some((series.worker(self.workers), Command::Close { slot: handle.slot }));
+            }
+            Definition::SeriesCut { series } => {
+                let slot = self.by_id(*series)?.slot;
+                return Some((series.worker(self.workers), Command::Cut { slot }));
+            }
+            Definition::PostRecorded { series, body_hash } => {
+                if self.live.contains_key(series) {
+                    self.posts.entry(*series).or_default().push(*body_hash);
+                }
+            }
+        }
+        None
+    }
+
+    fn create(&mut self, record: &SeriesRecord) -> (usize, Command) {
+        let series = record.series;
+        let worker = series.worker(self.workers);
+        let slot = self.next_slots[worker];
+        self.next_slots[worker] += 1;
+        self.next_series = self.next_series.max(series.0 + 1);
+        self.insert(SeriesHandle { series, slot, record: Arc::new(record.clone()) });
+        (worker, Command::Open { slot, series, shape: record.spec.shape(self.max_event_age_secs) })
+    }
+
+    fn change(&mut self, series: SeriesId, spec: &SeriesSpec) -> Option<(usize, Command)> {
+        let old = self.remove_name(series)?;
+        let record = SeriesRecord { spec: spec.clone(), ..(*old.record).clone() };
+        self.insert(SeriesHandle { record: Arc::new(record), ..old });
+        let shape = spec.shape(self.max_event_age_secs);
+        Some((series.worker(self.workers), Command::Reshape { slot: old.slot, shape }))
+    }
+
+    fn insert(&mut self, handle: SeriesHandle) {
+        let key = Arc::new(handle.record.key.clone());
+        self.live.insert(handle.series, key.clone());
+        self.ordered.insert(key, handle.clone());
+        self.names.insert_unique(hash_of(&handle), handle, hash_of);
+    }
+
+    fn remove_name(&mut self, series: SeriesId) -> Option<SeriesHandle> {
+        let key = self.live.remove(&series)?;
+        let handle = self.ordered.remove(&key)?;
+        if let Ok(entry) = self.names.find_entry(hash_of(&handle), |found| found.series == series) {
+            entry.remove();
+        }
+        Some(handle)
+    }
+
+    fn remove(&mut self, series: SeriesId) -> Option<SeriesHandle> {
+        self.posts.remove(&series);
+        self.remove_name(series)
+    }
+
+    /// The live series of that name.
+    pub fn find(
+        &self,
+        business_id: &str,
+        customer_id: Option<&str>,
+        metric_name: &str,
+    ) -> Option<&SeriesHandle> {
+        self.names.find(name_hash(business_id, customer_id, metric_name), |handle| {
+            let key = &handle.record.key;
+            key.metric_name == metric_name
+                && key.customer_id.as_deref() == customer_id
+                && key.business_id == business_id
+        })
+    }
+
+    /// The live series of that number.
+    pub fn by_id(&self, series: SeriesId) -> Option<&SeriesHandle> {
+        self.ordered.get(self.live.get(&series)?)
+    }
+
+    /// The business of that id.
+    pub fn business(&self, business_id: &str) -> Option<&Business> {
+        self.businesses.get(business_id)
+    }
+
+    /// The customer of that business.
+    pub fn customer(&self, business_id: &str, customer_id: &str) -> Option<&Customer> {
+        self.customers.get(business_id)?.get(customer_id)
+    }
+
+    /// Whom a key's hash acts for; none once it has expired.
+    pub fn principal(&self, hash: &[u8; 32], now: Micros) -> Option<&Principal> {
+        let (principal, key) = self.keys.get(hash)?;
+        let live = key.expires_at.is_none_or(|expires_at| now < expires_at);
+        (live && subtle::ConstantTimeEq::ct_eq(&key.hash[..], &hash[..]).into()).then_some(principal)
+    }
+
+    /// The key of that name.
+    pub fn key(&self, business_id: &str, key_name: &str) -> Option<&ApiKey> {
+        let mut keys = self.keys.values().map(|(_, key)| key);
+        keys.find(|key| key.business_id == business_id && key.key_name == key_name)
+    }
+
+    /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
+    pub fn list(&self, filter: &SeriesFilter, after: Option<&SeriesKey>, limit: usize) -> Vec<SeriesHandle> {
+        let first = SeriesKey {
+            business_id: filter.business_id.clone(),
+            customer_id: filter.customer_id.clone(),
+            metric_name: String::new(),
+        };
+        let start = match after {
+            Some(after) => std::ops::Bound::Excluded(after),
+            None => std::ops::Bound::Included(&first),
+        };
+        let range = self.ordered.range::<SeriesKey, _>((start, std::ops::Bound::Unbounded));
+        let of_business = range.take_while(|(key, _)| key.business_id == filter.business_id);
+        of_business
+            .map(|(_, handle)| handle)
+            .filter(|handle| filter.shows(&handle.record))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    /// Every live series.
+    pub fn series(&self) -> impl Iterator<Item = &SeriesHandle> {
+        self.ordered.values()
+    }
+
+    /// The number that the next new series gets.
+    pub fn next_series(&self) -> SeriesId {
+        SeriesId(self.next_series)
+    }
+
+    /// Whether the initial value of a POST with this body has been recorded.
+    pub fn post_recorded(&self, series: SeriesId, body_hash: u128) -> bool {
+        self.posts.get(&series).is_some_and(|bodies| bodies.contains(&body_hash))
+    }
+
+    /// Remembers that the store lacks these definitions.
+    pub fn queue_projection(&mut self, epoch: Epoch, definitions: Arc<Vec<Definition>>) {
+        self.unprojected.push_back((epoch, definitions));
+    }
+
+    /// The store has all definitions up to and including `epoch`.
+    pub fn set_projected(&mut self, epoch: Epoch) {
+        self.projected = self.projected.max(epoch);
+        while self.unprojected.front().is_some_and(|(queued, _)| *queued <= epoch) {
+            self.unprojected.pop_front();
+        }
+    }
+
+    /// The store has all definitions up to and including this epoch.
+    pub fn projected(&self) -> Epoch {
+        self.projected
+    }
+
+    /// Definitions that the store lacks, in order.
+    pub fn unprojected(&self) -> impl Iterator<Item = &(Epoch, Arc<Vec<Definition>>)> {
+        self.unprojected.iter()
+    }
+
+    /// How many definition epochs the store lacks.
+    pub fn unprojected_len(&self) -> usize {
+        self.unprojected.len()
+    }
+
+    /// Definitions that build this registry anew, series in the order of their numbers.
+    pub fn export(&self) -> Vec<Definition> {
+        let businesses = self.businesses.values().cloned().map(Definition::BusinessPut);
+        let customers =
+            self.customers.values().flat_map(BTreeMap::values).cloned().map(Definition::CustomerPut);
+        let keys = self.keys.values().map(|(_, key)| Definition::KeyPut(key.clone()));
+        let mut records: Vec<_> = self.ordered.values().map(|handle| &handle.record).collect();
+        records.sort_unstable_by_key(|record| record.series);
+        let series = records.into_iter().map(|record| Definition::SeriesCreated((**record).clone()));
+        let posts = self.posts.iter().flat_map(|(&series, bodies)| {
+            bodies.iter().map(move |&body_hash| Definition::PostRecorded { series, body_hash })
+        });
+        businesses.chain(customers).chain(keys).chain(series).chain(posts).collect()
+    }
+
+    /// Continues numbering where the exported registry stood: deleted series may have had greater numbers.
+    pub fn continue_from(&mut self, next_series: SeriesId) {
+        self.next_series = self.next_series.max(next_series.0);
+    }
+}
+
+fn hash_of(handle: &SeriesHandle) -> u64 {
+    let key = &handle.record.key;
+    name_hash(&key.business_id, key.customer_id.as_deref(), &key.metric_name)
+}
+
+fn principal(key: &ApiKey) -> Principal {
+    Principal {
+        business_id: key.business_id.as_str().into(),
+        customer_id: match &key.kind {
+            KeyKind::Business => None,
+            KeyKind::Customer { customer_id } => Some(customer_id.as_str().into()),
+        },
+        scopes: key.scopes,
+        key_name: key.key_name.as_str().into(),
+    }
+}

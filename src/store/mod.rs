@@ -1,83 +1,141 @@
-//! skeleton
-use dataflows::types::*;
+//! The store: history that users read with SQL, and the projection of the definitions. All SQL is in this room and in
+//! `migrations/`.
+//!
+//! In: parts of emissions and definitions, from the sink thread, one transaction each. Out: progress, for the start of the
+//! engine; pages of history, for HTTP. Tables are projections of the journal: losing them loses nothing that the
+//! journal still has.
+//!
+//! Invariants:
+//! 1. Definitions, rows, states and progress of a part are in one transaction.
+//! 2. Progress never goes back, and what it covers is not applied again: a repeated part changes nothing, merge rows
+//!    included, however the repetition is cut.
+//! 3. A row is written for a series in the definitions table only, and takes its names from there: a deleted series
+//!    writes nothing.
+//!
+//! What this room does not do: retry, cut, or decide what is due; that is the sink's.
+
+mod migrations;
+mod sqlite;
+mod text;
+
+pub use sqlite::{SqliteHistory, SqliteStore};
+
 use std::collections::BTreeMap;
+
+use dataflows::types::{Amount, Definition, Epoch, LiveState, Micros, Row, SeriesId, Span, Tally};
+
+/// `through` of a part behind which nothing of its emission is left. No series has this number.
+pub const ALL_SERIES: SeriesId = SeriesId(u32::MAX);
 
 /// How far the store has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Which journal feeds the store; none for a new store.
     pub journal_id: Option<String>,
-    /// Definitions of epochs up to and including this are in.
+    /// Definitions of epochs up to and including this are in; 0 for none.
     pub definitions: Epoch,
-    /// Per batch class: the last epoch with a commit, and the greatest series whose rows of it are in
-    /// (`SeriesId(u32::MAX)`: all).
+    /// Per batch class: the last epoch with a commit, and the greatest series whose rows of it are in (`ALL_SERIES`:
+    /// all).
     pub classes: BTreeMap<Span, (Epoch, SeriesId)>,
 }
 
 /// One transaction.
 pub struct Part<'a> {
+    /// Which journal the sender reads from.
     pub journal_id: &'a str,
-    /// Definitions not yet projected, in order, with their epochs; applied first.
+    /// Definitions not yet projected, in order, with their epochs, whole epochs only; applied first. Those that progress
+    /// covers are skipped.
     pub definitions: &'a [(Epoch, Definition)],
     /// None: definitions only.
     pub rows: Option<PartRows<'a>>,
 }
+
+/// The rows of one transaction: a stretch of one emission.
 pub struct PartRows<'a> {
+    /// The batch class.
     pub class: Span,
+    /// The epoch of the time entry that the rows are as of.
     pub upper: Epoch,
+    /// That time entry. A row's `flushed_at` is this plus the index of its start in `window_starts`, in microseconds.
     pub flushed_at: Micros,
+    /// The distinct window starts of the whole emission, rising.
+    pub window_starts: &'a [Micros],
     /// In (series, window) order.
     pub rows: &'a [Row],
+    /// In series order.
     pub states: &'a [LiveState],
-    /// Rows of this emission up to and including this series are in after the commit (`SeriesId(u32::MAX)`: all).
+    /// Rows of this emission up to and including this series are in after the commit (`ALL_SERIES`: all).
     pub through: SeriesId,
 }
 
-#[derive(Debug, thiserror::Error)]
+/// Why a store did not do as told, by what the caller can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Try again later.
+    /// Nothing was changed: try again later.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// The commit may have happened: read progress again.
+    /// The commit may have happened: read progress before anything else.
     #[error("the outcome of the commit is unknown: {0}")]
     Ambiguous(String),
-    /// A human must act; the sentence says what to do.
+    /// Nothing was changed and a human must act: the sentence says what to do.
     #[error("{0}")]
     Fatal(String),
 }
 
-/// The writing side, owned by the sink thread.
+/// The writing side, owned by the sink thread. Blocking. After an error of any kind the next call starts from a new
+/// connection.
 pub trait Store: Send {
+    /// How far the store has come.
     fn progress(&mut self) -> Result<Progress, StoreError>;
-    /// One transaction: definitions, rows, states, progress.
+
+    /// One transaction: definitions, rows, states, progress. What progress covers already is skipped.
     fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError>;
 }
 
-/// One page of a series' history.
+/// One page of a series' history. Bounds are on `window_start`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
+    /// Which.
     pub series: SeriesId,
+    /// Not before.
     pub start: Option<Micros>,
+    /// Strictly before.
     pub end: Option<Micros>,
-    /// strictly before (newest first)
+    /// Strictly before: the cursor, since the newest come first.
     pub before: Option<Micros>,
+    /// At most this many rows.
     pub limit: usize,
 }
+
+/// One window of history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryRow {
+    /// First moment.
     pub window_start: Micros,
+    /// First moment behind it.
     pub window_end: Micros,
+    /// The window's own tally.
     pub tally: Tally,
+    /// The reading of the live period that contains the window.
     pub value: Amount,
+    /// When the row was last written; always present in what the store gives, none for what it does not have yet.
     pub flushed_at: Option<Micros>,
 }
+
 /// Rows, and the progress of the series' class read in the same transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistoryPage {
+    /// Newest first.
     pub rows: Vec<HistoryRow>,
+    /// The class's entry of `Progress::classes`.
     pub progress: Option<(Epoch, SeriesId)>,
 }
 
-/// The reading side; blocking, call from `spawn_blocking`.
+/// The reading side; blocking, call it from `spawn_blocking`. Readers never wait for the writer.
 pub trait History: Send + Sync {
+    /// One page; `class` is the batch interval of the series.
     fn rows(&self, query: &HistoryQuery, class: Span) -> Result<HistoryPage, StoreError>;
+
+    /// Whether the store answers at all.
     fn ready(&self) -> bool;
 }

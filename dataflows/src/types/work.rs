@@ -42,6 +42,9 @@ impl EventId {
 pub struct ClassSet(pub u16);
 
 impl ClassSet {
+    /// Every class.
+    pub const ALL: ClassSet = ClassSet((1 << Span::FLUSH.len()) - 1);
+
     /// Whether the class of this batch interval is in the set.
     pub fn contains(self, class: Span) -> bool {
         self.0 & (1 << class as u16) != 0

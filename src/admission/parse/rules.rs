@@ -1,0 +1,64 @@
+//! What the fields of a definition mean together (semantics, sections 4, 7 and 8).
+//!
+//! In: a description with the fields of a request applied, and the one before. Out: the description with what follows
+//! from them (the default of `reset_interval`), or 400 / 422 at the field that a client would change.
+
+use dataflows::types::{Action, Limit, MetricType, Operation, Operator, SeriesSpec, Span};
+
+use super::Fault;
+use super::object::Object;
+
+/// Applies every rule. `before` is the description that the request started from, `object` its body.
+pub(super) fn check(
+    mut spec: SeriesSpec,
+    before: &SeriesSpec,
+    object: &Object<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<SeriesSpec, Fault> {
+    spec.reset_interval = reset_interval(&spec, before, object.some("reset_interval").is_some())?;
+    let Some(limit) = &spec.limit else { return Ok(spec) };
+    match limit.action {
+        Action::Block => blocking(&spec, limit)?,
+        Action::Allow => warnings.push(
+            "plan_breach_action is allow: updates past the limit are recorded and reported, nothing is refused"
+                .to_owned(),
+        ),
+        Action::AllowOverage | Action::Deny | Action::Webhook => {}
+    }
+    Ok(spec)
+}
+
+fn reset_interval(spec: &SeriesSpec, before: &SeriesSpec, given: bool) -> Result<Option<Span>, Fault> {
+    if spec.metric_type != MetricType::Reset {
+        let detail = "reset_interval goes only with metric_type reset";
+        return if given {
+            Err(Fault::malformed("reset_interval", "invalid_combination", detail))
+        } else {
+            Ok(None)
+        };
+    }
+    // A live period that was the flush window stays the flush window.
+    let followed = !given && before.reset_interval == Some(before.flush_interval);
+    let reset = spec.reset_interval.filter(|_| !followed).unwrap_or(spec.flush_interval);
+    if reset < spec.flush_interval {
+        let detail = format!("reset_interval {reset} is shorter than flush_interval {}", spec.flush_interval);
+        return Err(Fault::unacceptable("reset_interval", "interval_too_short", detail));
+    }
+    // Every longer span is a whole number of shorter ones (`dataflows::window`).
+    Ok(Some(reset))
+}
+
+fn blocking(spec: &SeriesSpec, limit: &Limit) -> Result<(), Fault> {
+    let fault = |field, detail| Err(Fault::unacceptable(field, "invalid_combination", detail));
+    if limit.operator == Operator::Eq {
+        return fault("plan_limit_operator", "block does not go with the operator eq");
+    }
+    if spec.operation == Operation::Avg {
+        return fault("plan_breach_action", "block does not go with the operation AVG");
+    }
+    if !spec.restore_on_startup {
+        let detail = "block does not go with restore_on_startup false: a restart would forget what was used";
+        return fault("metadata.integrations.supabase.restore_on_startup", detail);
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! What the service says about itself: readiness and metrics, put together from the rooms that know.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use hyper::Method;
+
+use crate::clock::Clock;
+use crate::engine::{Shared, Ticket};
+use crate::http::{self, Readiness};
+use crate::journal::{Journal, Observe};
+use crate::sinks::SinkHealth;
+use crate::telemetry::{Reading, Telemetry};
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const DRAINING: u8 = 2;
+
+/// See the header.
+pub(super) struct Signals {
+    clock: Arc<dyn Clock>,
+    health: Arc<SinkHealth>,
+    telemetry: Telemetry,
+    stage: AtomicU8,
+    rooms: OnceLock<(Arc<Shared>, Journal<Ticket>)>,
+}
+
+impl Signals {
+    pub(super) fn new(clock: Arc<dyn Clock>, health: Arc<SinkHealth>) -> Self {
+        let telemetry = Telemetry::default();
+        Signals { clock, health, telemetry, stage: STARTING.into(), rooms: OnceLock::new() }
+    }
+
+    /// The rooms whose figures are shown.
+    pub(super) fn attach(&self, shared: Arc<Shared>, journal: Journal<Ticket>) {
+        let _ = self.rooms.set((shared, journal));
+    }
+
+    /// The service answers.
+    pub(super) fn ready(&self) {
+        self.stage.store(READY, Ordering::Release);
+    }
+
+    /// The service is stopping.
+    pub(super) fn drain(&self) {
+        self.stage.store(DRAINING, Ordering::Release);
+    }
+
+    fn reading(&self) -> Reading {
+        let Some((shared, journal)) = self.rooms.get() else { return Reading::default() };
+        let counters = &shared.counters;
+        let updates = [&counters.admitted, &counters.duplicates, &counters.gone, &counters.late];
+        let resident = counters.resident.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |index: usize| resident.iter().map(|numbers| numbers[index]).sum();
+        Reading {
+            updates: updates.map(|counter| counter.load(Ordering::Relaxed)),
+            journal_bytes: journal.stats().segment_bytes,
+            sink_lag_seconds: self.health.lag_secs(self.clock.wall()),
+            rows: self.health.rows(),
+            transactions: self.health.transactions(),
+            resident: [sum(0), sum(1), sum(2), sum(3)],
+        }
+    }
+}
+
+impl http::Signals for Signals {
+    fn readiness(&self) -> Readiness {
+        match self.stage.load(Ordering::Acquire) {
+            STARTING => Readiness::Starting,
+            READY => Readiness::Ready(self.health.reason().into_iter().collect()),
+            _ => Readiness::Draining,
+        }
+    }
+
+    fn exposition(&self) -> String {
+        self.telemetry.exposition(&self.reading())
+    }
+
+    fn answered(&self, method: &Method, route: &'static str, status: u16, elapsed: Duration) {
+        self.telemetry.request(route, method.as_str(), status, elapsed);
+    }
+}
+
+impl Observe for Signals {
+    fn group(&self, bytes: usize, appends: usize, sync: Duration) {
+        self.telemetry.group(bytes, appends, sync);
+    }
+}

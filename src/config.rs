@@ -1,0 +1,398 @@
+//! Options: flags, `TRACKTAGS_*` variables and the keys of a TOML file, in that order of precedence.
+//!
+//! One struct is all three: clap fills it from flags and variables, serde from the file, `Options::resolve` lays the first
+//! over the second, fills in the defaults and checks everything once. What comes out (`Config`) is valid.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// A number of bytes: digits with an optional `KiB`, `MiB`, `GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Bytes(pub u64);
+
+/// A duration in humantime's notation: `30s`, `5m`, `72h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Period(pub Duration);
+
+/// A secret that no message shows.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Secret(pub String);
+
+/// When an update counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// After fsync: it survives a power cut.
+    Fsync,
+    /// After the write: it survives a crash of the process, not a power cut.
+    Os,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A value is out of its range.
+    #[error("{option} is {value}: {rule}")]
+    Invalid {
+        /// The flag.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What it must be.
+        rule: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the configuration {path} is wrong: {why}")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, on one line.
+        why: String,
+    },
+}
+
+/// What `serve` can be told.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// A TOML file with these options as keys, without the dashes
+    #[arg(long, env = "TRACKTAGS_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address to listen on; port 0 takes a free one, which the first line of output names [default: 127.0.0.1:8080]
+    #[arg(long, env = "TRACKTAGS_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Journal, snapshots, history.db and generated keys [default: ./data]
+    #[arg(long, env = "TRACKTAGS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Dataflow threads, 1 to 256; may change at any start [default: cores]
+    #[arg(long, env = "TRACKTAGS_WORKERS", value_name = "COUNT")]
+    pub workers: Option<usize>,
+    /// When an update counts as durable [default: fsync]
+    #[arg(long, env = "TRACKTAGS_DURABILITY")]
+    pub durability: Option<Durability>,
+    /// Key of the admin routes, at least 16 characters [default: generated into the data directory]
+    #[arg(long, env = "TRACKTAGS_ADMIN_KEY", value_name = "KEY", hide_env_values = true)]
+    pub admin_key: Option<Secret>,
+    /// A demo business with a customer and a key, printed at each start
+    #[arg(long, env = "TRACKTAGS_DEV", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub dev: Option<bool>,
+    /// The demo business's key, at least 16 characters [default: generated into the data directory]
+    #[arg(long, env = "TRACKTAGS_DEV_KEY", value_name = "KEY", hide_env_values = true)]
+    pub dev_key: Option<Secret>,
+    /// Size of a journal segment, at least 1MiB [default: 64MiB]
+    #[arg(long, env = "TRACKTAGS_SEGMENT_BYTES", value_name = "BYTES")]
+    pub segment_bytes: Option<Bytes>,
+    /// How long journal segments are kept that nobody needs [default: 72h]
+    #[arg(long, env = "TRACKTAGS_JOURNAL_RETAIN", value_name = "DURATION")]
+    pub journal_retain: Option<Period>,
+    /// Bytes of segments above which the retention no longer holds [default: 64GiB]
+    #[arg(long, env = "TRACKTAGS_JOURNAL_QUOTA_BYTES", value_name = "BYTES")]
+    pub journal_quota_bytes: Option<Bytes>,
+    /// Longest time between snapshots while updates come [default: 5m]
+    #[arg(long, env = "TRACKTAGS_SNAPSHOT_INTERVAL", value_name = "DURATION")]
+    pub snapshot_interval: Option<Period>,
+    /// How old an event may be, where a metric does not say; at most dedup-horizon less 5m [default: 24h]
+    #[arg(long, env = "TRACKTAGS_MAX_EVENT_AGE", value_name = "DURATION")]
+    pub max_event_age: Option<Period>,
+    /// How long event ids and idempotency keys are remembered, at most 30d [default: 72h]
+    #[arg(long, env = "TRACKTAGS_DEDUP_HORIZON", value_name = "DURATION")]
+    pub dedup_horizon: Option<Period>,
+    /// Event ids that a business may have remembered [default: 10000000]
+    #[arg(long, env = "TRACKTAGS_DEDUP_MAX_IDS", value_name = "COUNT")]
+    pub dedup_max_ids: Option<u64>,
+    /// Windows in memory beyond which updates wait for the store [default: 20000000]
+    #[arg(long, env = "TRACKTAGS_RESIDENT_WINDOWS_MAX", value_name = "COUNT")]
+    pub resident_windows_max: Option<u64>,
+    /// Open connections [default: 10000]
+    #[arg(long, env = "TRACKTAGS_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub connections_max: Option<usize>,
+    /// Requests under way [default: 20000]
+    #[arg(long, env = "TRACKTAGS_REQUESTS_MAX", value_name = "COUNT")]
+    pub requests_max: Option<usize>,
+    /// Bytes of request bodies under way [default: 256MiB]
+    #[arg(long, env = "TRACKTAGS_REQUEST_BYTES_MAX", value_name = "BYTES")]
+    pub request_bytes_max: Option<Bytes>,
+    /// Bytes of request bodies under way for one business [default: 64MiB]
+    #[arg(long, env = "TRACKTAGS_BUSINESS_BYTES_MAX", value_name = "BYTES")]
+    pub business_bytes_max: Option<Bytes>,
+}
+
+/// Valid options.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // Each field is the option of its name.
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub workers: usize,
+    pub durability: Durability,
+    pub admin_key: Option<Secret>,
+    pub dev: bool,
+    pub dev_key: Option<Secret>,
+    pub segment_bytes: u64,
+    pub journal_retain: Duration,
+    pub journal_quota_bytes: u64,
+    pub snapshot_interval: Duration,
+    pub max_event_age_secs: u32,
+    pub dedup_horizon_secs: u32,
+    pub dedup_max_ids: u64,
+    pub resident_windows_max: u64,
+    pub connections_max: usize,
+    pub requests_max: usize,
+    pub request_bytes_max: usize,
+    pub business_bytes_max: usize,
+}
+
+/// Characters of a key that somebody gives.
+const KEY_CHARS_MIN: usize = 16;
+const WORKERS_MAX: usize = 256;
+const MIB: u64 = 1 << 20;
+/// How much older than the oldest event the oldest remembered id must be.
+const DEDUP_MARGIN_SECS: u32 = 300;
+const DEDUP_HORIZON_SECS_MAX: u64 = 30 * 86_400;
+
+impl Options {
+    /// Lays flags and variables over the file, if one is named.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let file = match &self.config {
+            Some(path) => read(path)?,
+            None => Options::default(),
+        };
+        self.over(file).check()
+    }
+
+    fn over(self, file: Options) -> Options {
+        macro_rules! over {
+            ($($field:ident),*) => { Options { config: self.config, $($field: self.$field.or(file.$field)),* } };
+        }
+        over!(
+            listen,
+            data_dir,
+            workers,
+            durability,
+            admin_key,
+            dev,
+            dev_key,
+            segment_bytes,
+            journal_retain,
+            journal_quota_bytes,
+            snapshot_interval,
+            max_event_age,
+            dedup_horizon,
+            dedup_max_ids,
+            resident_windows_max,
+            connections_max,
+            requests_max,
+            request_bytes_max,
+            business_bytes_max
+        )
+    }
+
+    fn check(self) -> Result<Config, ConfigError> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let hours = |hours: u64| Period(Duration::from_secs(hours * 3_600));
+        let max_event_age = self.max_event_age.unwrap_or(hours(24));
+        let dedup_horizon = self.dedup_horizon.unwrap_or(hours(72));
+        let horizon_secs = dedup_horizon.0.as_secs();
+        let horizon_fits = (600..=DEDUP_HORIZON_SECS_MAX).contains(&horizon_secs);
+        require("--dedup-horizon", dedup_horizon, horizon_fits, "it must be from 10m to 30d")?;
+        let age_max = horizon_secs as u32 - DEDUP_MARGIN_SECS;
+        let age_fits = max_event_age.0.as_secs() <= u64::from(age_max);
+        let age_rule = format!("it must be at most --dedup-horizon less 5m, {age_max} seconds");
+        require("--max-event-age", max_event_age, age_fits, &age_rule)?;
+        let config = Config {
+            listen: self.listen.unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
+            data_dir: self.data_dir.unwrap_or_else(|| "data".into()),
+            workers: self.workers.unwrap_or_else(cores),
+            durability: self.durability.unwrap_or(Durability::Fsync),
+            admin_key: self.admin_key,
+            dev: self.dev.unwrap_or(false),
+            dev_key: self.dev_key,
+            segment_bytes: self.segment_bytes.map_or(64 * MIB, |bytes| bytes.0),
+            journal_retain: self.journal_retain.unwrap_or(hours(72)).0,
+            journal_quota_bytes: self.journal_quota_bytes.map_or(65_536 * MIB, |bytes| bytes.0),
+            snapshot_interval: self.snapshot_interval.map_or(Duration::from_secs(300), |period| period.0),
+            max_event_age_secs: max_event_age.0.as_secs() as u32,
+            dedup_horizon_secs: horizon_secs as u32,
+            dedup_max_ids: self.dedup_max_ids.unwrap_or(10_000_000),
+            resident_windows_max: self.resident_windows_max.unwrap_or(20_000_000),
+            connections_max: self.connections_max.unwrap_or(10_000),
+            requests_max: self.requests_max.unwrap_or(20_000),
+            request_bytes_max: self.request_bytes_max.map_or(256 << 20, |bytes| bytes.0 as usize),
+            business_bytes_max: self.business_bytes_max.map_or(64 << 20, |bytes| bytes.0 as usize),
+        };
+        config.require_ranges()?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// The greatest `max_event_age` of a metric.
+    pub fn max_event_age_secs_max(&self) -> u32 {
+        self.dedup_horizon_secs - DEDUP_MARGIN_SECS
+    }
+
+    fn require_ranges(&self) -> Result<(), ConfigError> {
+        let fits = (1..=WORKERS_MAX).contains(&self.workers);
+        require("--workers", self.workers, fits, "it must be from 1 to 256")?;
+        require(
+            "--segment-bytes",
+            self.segment_bytes,
+            self.segment_bytes >= MIB,
+            "it must be at least 1MiB",
+        )?;
+        let interval = Period(self.snapshot_interval);
+        require(
+            "--snapshot-interval",
+            interval,
+            interval.0 >= Duration::from_secs(1),
+            "it must be at least 1s",
+        )?;
+        for (option, key) in [("--admin-key", &self.admin_key), ("--dev-key", &self.dev_key)] {
+            let Some(Secret(key)) = key else { continue };
+            let fits = key.len() >= KEY_CHARS_MIN && key.bytes().all(|byte| byte.is_ascii_graphic());
+            require(
+                option,
+                "not usable",
+                fits,
+                "it must be at least 16 printable ASCII characters, no spaces",
+            )?;
+        }
+        for (option, count) in
+            [("--connections-max", self.connections_max), ("--requests-max", self.requests_max)]
+        {
+            require(option, count, count > 0, "it must be at least 1")?;
+        }
+        for (option, bytes) in [
+            ("--request-bytes-max", self.request_bytes_max),
+            ("--business-bytes-max", self.business_bytes_max),
+        ] {
+            require(option, bytes, bytes as u64 >= MIB, "it must be at least 1MiB")?;
+        }
+        Ok(())
+    }
+}
+
+fn require(
+    option: &'static str,
+    value: impl fmt::Display,
+    fits: bool,
+    rule: &str,
+) -> Result<(), ConfigError> {
+    if fits {
+        return Ok(());
+    }
+    Err(ConfigError::Invalid { option, value: value.to_string(), rule: rule.to_owned() })
+}
+
+fn read(path: &PathBuf) -> Result<Options, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Malformed {
+        path: path.clone(),
+        why: error.message().lines().collect::<Vec<_>>().join(" "),
+    })
+}
+
+impl FromStr for Bytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+        let unit = match &text[digits.len()..] {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => MIB,
+            "GiB" => 1 << 30,
+            _ => return Err("the units are KiB, MiB and GiB".into()),
+        };
+        let count = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+        count.map(Bytes).ok_or_else(|| "it must be a number of bytes, such as 64MiB".into())
+    }
+}
+
+impl TryFrom<String> for Bytes {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for Period {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Period)
+            .map_err(|_| "it must be a duration, such as 30s, 5m or 72h".into())
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(a secret)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_comes_before_the_file_and_the_file_before_the_default() {
+        let file: Options = toml::from_str("workers = 3\nsegment-bytes = \"2MiB\"").expect("valid");
+        let flags = Options { workers: Some(5), ..Options::default() };
+        let config = flags.over(file).check().expect("valid");
+        assert_eq!((config.workers, config.segment_bytes, config.requests_max), (5, 2 * MIB, 20_000));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (text, option) in [
+            ("workers = 0", "--workers"),
+            ("segment-bytes = \"1KiB\"", "--segment-bytes"),
+            ("dev-key = \"short\"", "--dev-key"),
+            ("dedup-horizon = \"1m\"", "--dedup-horizon"),
+            ("max-event-age = \"72h\"", "--max-event-age"),
+        ] {
+            let options: Options = toml::from_str(text).expect("valid TOML");
+            let error = options.check().map(drop).expect_err(text).to_string();
+            assert!(error.contains(option) && !error.contains("short"), "{error}");
+        }
+        assert!(toml::from_str::<Options>("worker = 1").is_err());
+    }
+}

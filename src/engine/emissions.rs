@@ -1,0 +1,110 @@
+//! Emissions: the workers' batches of one class at one time entry, put together and handed to the sink.
+//!
+//! At most one emission of a class is on its way; a class that is due meanwhile waits (`pending` in the router) and is
+//! emitted with all that has changed by then, so that a store that is down costs no memory here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dataflows::types::{Batch, ClassSet, Epoch, LiveState, Micros, Row, SeriesId, Span};
+
+/// Everything that changed in one class up to one time entry, all workers' rows merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emission {
+    /// The batch interval of the series in it.
+    pub class: Span,
+    /// The epoch of the time entry: all changes before it are in.
+    pub upper: Epoch,
+    /// The time entry.
+    pub at: Micros,
+    /// Changed windows, in (series, window) order.
+    pub rows: Vec<Row>,
+    /// Live periods of the changed series, in series order.
+    pub states: Vec<LiveState>,
+    /// Rows up to this series are in the store already, from before a restart.
+    pub after: Option<SeriesId>,
+}
+
+impl Emission {
+    fn merge(class: Span, upper: Epoch, at: Micros, parts: Vec<Batch>, after: Option<SeriesId>) -> Self {
+        let (mut rows, mut states) = (Vec::new(), Vec::new());
+        for mut part in parts {
+            rows.append(&mut part.rows);
+            states.append(&mut part.states);
+        }
+        // Stable sorts merge the workers' sorted runs.
+        rows.sort_by_key(|row| (row.series, row.window_start));
+        states.sort_by_key(|state| state.series);
+        Emission { class, upper, at, rows, states, after }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.states.is_empty()
+    }
+}
+
+/// What is being put together and what is on its way.
+pub(crate) struct Emissions {
+    workers: usize,
+    parts: HashMap<(Span, Epoch), Vec<Batch>>,
+    /// Classes that must not be emitted now: being put together or on the way.
+    busy: ClassSet,
+    /// Emissions of which the store has the first series already.
+    after: HashMap<(Span, Epoch), SeriesId>,
+}
+
+/// What to do with a batch that has come.
+pub(crate) enum Collected {
+    /// Others are missing.
+    Waiting,
+    /// All are here and nothing has changed: the class is free again.
+    Empty(Span, Epoch),
+    /// To the sink.
+    Complete(Arc<Emission>),
+}
+
+impl Emissions {
+    pub(crate) fn new(workers: usize) -> Self {
+        Emissions { workers, parts: HashMap::new(), busy: ClassSet::default(), after: HashMap::new() }
+    }
+
+    /// The classes of `due` that may be emitted now; they are busy from here on.
+    pub(crate) fn begin(&mut self, due: ClassSet) -> ClassSet {
+        let free = ClassSet(due.0 & !self.busy.0);
+        self.busy.0 |= free.0;
+        free
+    }
+
+    /// The class is emitted at that epoch for the series behind `after` alone.
+    pub(crate) fn begin_after(&mut self, class: Span, upper: Epoch, after: SeriesId) {
+        self.busy.insert(class);
+        self.after.insert((class, upper), after);
+    }
+
+    /// Takes one worker's batch.
+    pub(crate) fn collect(&mut self, batch: Batch) -> Collected {
+        let (class, upper, at) = (batch.class, batch.upper, batch.at);
+        let parts = self.parts.entry((class, upper)).or_default();
+        parts.push(batch);
+        if parts.len() < self.workers {
+            return Collected::Waiting;
+        }
+        let parts = self.parts.remove(&(class, upper)).unwrap_or_default();
+        let after = self.after.remove(&(class, upper));
+        let emission = Emission::merge(class, upper, at, parts, after);
+        if emission.is_empty() && after.is_none() {
+            return Collected::Empty(class, upper);
+        }
+        Collected::Complete(Arc::new(emission))
+    }
+
+    /// The store has what was on its way.
+    pub(crate) fn stored(&mut self, class: Span) {
+        self.busy.remove(class);
+    }
+
+    /// Classes on their way.
+    pub(crate) fn busy(&self) -> ClassSet {
+        self.busy
+    }
+}

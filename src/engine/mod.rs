@@ -1,0 +1,319 @@
+//! The engine: durable epochs in, decisions, readings and emissions out.
+//!
+//! ```text
+//! journal ─▶ router (on the writer's thread) ─▶ one queue a worker ─▶ Driver (timely) ─▶ replies to waiting requests
+//!              │ definitions: Registry::apply                            ├─▶ readings, answered between epochs
+//!              ▼                                                         └─▶ batches ─▶ emissions ─▶ Sink
+//!            Sink::project
+//! ```
+//! Invariants: a worker gets its share of the epochs in journal order and whatever is sent behind an epoch sees it; at
+//! most one emission of a batch class is on its way to the store; nothing here waits for I/O. The queues are bounded by
+//! what admission and control let in: every message answers somebody who waits, but for time entries (one a second).
+
+mod emissions;
+mod replay;
+mod router;
+mod snapshot;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
+
+use dataflows::types::packed::Keyed;
+use dataflows::types::{
+    Amount, ClassSet, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing,
+    Work,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
+
+use crate::control::{DefinitionTicket, Registry, SeriesHandle};
+use crate::journal::{Position, Rejected};
+
+pub use emissions::Emission;
+pub use replay::{ReplayError, Replayed, StoredProgress, replay};
+pub use router::Router;
+pub use snapshot::{Chunk, SnapshotError, take_snapshot};
+pub use worker::Workers;
+
+/// Where emissions and definitions go. Neither call blocks.
+pub trait Sink: Send + Sync {
+    /// The next emission; its class has none outstanding.
+    fn take(&self, emission: Arc<Emission>);
+
+    /// All definitions of one epoch, in rising order of epochs, each before the emissions behind it.
+    fn project(&self, epoch: Epoch, definitions: Vec<Definition>);
+}
+
+/// Who wants to know that something is in the store. Called by the sink's thread behind the commit; must not block.
+pub trait Stored: Send + Sync {
+    /// The emission of this class is in, all of it.
+    fn stored(&self, class: Span, upper: Epoch);
+
+    /// Definitions up to and including this epoch are in.
+    fn definitions_stored(&self, upper: Epoch);
+}
+
+/// Who must know which keys and ids the journal holds: admission's tables.
+pub trait Ledger: Send + Sync {
+    /// A request with an `Idempotency-Key` is in the journal under that stamp.
+    fn keyed(&self, keyed: Keyed, stamp: Micros);
+    /// A remembered id of that series came back at a start, in that generation.
+    fn remembered(&self, series: SeriesId, generation: u64);
+    /// The keys to put into a snapshot, with the stamps they were remembered under.
+    fn keys(&self) -> Vec<(Keyed, Micros)>;
+}
+
+/// What accompanies an append through the journal.
+pub enum Ticket {
+    /// One update.
+    Update(UpdateTicket),
+    /// A definition epoch.
+    Definitions(DefinitionTicket),
+    /// A position to take a snapshot at.
+    Snapshot(SnapshotTicket),
+}
+
+/// One update on its way.
+pub struct UpdateTicket {
+    /// The series and its slot.
+    pub series: SeriesId,
+    /// See `series`.
+    pub slot: u32,
+    /// The event time; none is the arrival.
+    pub event_at: Option<Micros>,
+    /// The amount.
+    pub amount: Amount,
+    /// Its id.
+    pub id: Option<EventId>,
+    /// The key of its request.
+    pub keyed: Option<Keyed>,
+    /// Who waits. Dropped without an answer: the outcome is unknown; told `Err`: nothing was written.
+    pub reply: oneshot::Sender<Result<Decision, Rejected>>,
+}
+
+/// Answered by the router when the journal has come to the barrier.
+pub struct SnapshotTicket {
+    /// Told the position.
+    pub reached: Sender<(Position, RouterState)>,
+    /// Where the workers send their series, encoded.
+    pub chunks: SyncSender<Chunk>,
+}
+
+/// What the router itself remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterState {
+    /// The last time entry.
+    pub last_time: Micros,
+    /// Classes that are due but not yet emitted.
+    pub pending: ClassSet,
+}
+
+/// How the engine is sized.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Timely workers.
+    pub workers: usize,
+    /// How long ids are remembered, in seconds.
+    pub dedup_horizon_secs: u32,
+}
+
+/// What a worker is told.
+pub(crate) enum Message {
+    /// A share of an epoch of updates, and who waits for item i.
+    Updates(Work, Vec<oneshot::Sender<Result<Decision, Rejected>>>),
+    /// A share of a definition epoch; the last worker that drops its copy completes it.
+    Commands(Work, Arc<router::Completion>),
+    /// A time entry.
+    Time(Work),
+    /// Readings of slots at a moment.
+    Standings(Vec<u32>, Micros, oneshot::Sender<Vec<Option<Standing>>>),
+    /// One series in full.
+    State(u32, oneshot::Sender<Option<SeriesState>>),
+    /// An emission is in the store, for the series up to and including the given one.
+    Stored(Span, Epoch, SeriesId),
+    /// Export everything as of now.
+    Snapshot(SyncSender<Chunk>),
+    /// A start: series and ids of a snapshot.
+    Restore(Vec<(u32, SeriesState)>, Vec<(u64, EventId)>),
+    /// A start: answered when everything before has been applied.
+    Flush(Sender<()>),
+    /// The end.
+    Stop,
+}
+
+/// Sends to one worker and wakes it.
+pub(crate) struct WorkerQueue {
+    pub(crate) sender: Sender<Message>,
+    pub(crate) thread: OnceLock<Thread>,
+}
+
+impl WorkerQueue {
+    pub(crate) fn send(&self, message: Message) {
+        // A closed queue means that the process is stopping: whoever waits for the answer sees it dropped.
+        if self.sender.send(message).is_ok()
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+}
+
+/// Counters that the service shows.
+#[derive(Default)]
+pub struct EngineCounters {
+    /// Updates counted.
+    pub admitted: AtomicU64,
+    /// Updates recognised as repeats.
+    pub duplicates: AtomicU64,
+    /// Updates for deleted series.
+    pub gone: AtomicU64,
+    /// Updates whose window had ended.
+    pub late: AtomicU64,
+    /// Resident windows of all workers, as of the last time entry.
+    pub windows: AtomicU64,
+    /// Per worker: live series, resident windows, remembered ids, resident bytes.
+    pub resident: Mutex<Vec<[u64; 4]>>,
+}
+
+/// What router, workers and readers share.
+pub struct Shared {
+    pub(crate) registry: Arc<RwLock<Registry>>,
+    pub(crate) queues: Vec<WorkerQueue>,
+    pub(crate) emissions: Mutex<emissions::Emissions>,
+    /// Per worker: when it next wants a time entry; `i64::MAX` never.
+    pub(crate) due: Vec<AtomicI64>,
+    pub(crate) sink: OnceLock<Arc<dyn Sink>>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) failed: Notify,
+    /// The service is stopping: the next time entry emits every class.
+    pub(crate) flush: AtomicBool,
+    /// Tells the journal writer to look at the due times again.
+    pub(crate) wake_journal: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// What the service shows.
+    pub counters: EngineCounters,
+}
+
+impl Shared {
+    /// Where emissions and definitions go from now on. A second call changes nothing.
+    pub fn write_to(&self, sink: Arc<dyn Sink>) {
+        let _ = self.sink.set(sink);
+    }
+
+    /// How the journal's writer is told to look at the due times again.
+    pub fn wake_with(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake_journal.set(Box::new(wake));
+    }
+
+    /// Ends when the journal has failed: the process must end, too.
+    pub async fn failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Updates decided since the start, those of the replay included.
+    pub fn updates(&self) -> u64 {
+        let counters = [&self.counters.admitted, &self.counters.duplicates, &self.counters.gone];
+        counters.into_iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn emissions(&self) -> std::sync::MutexGuard<'_, emissions::Emissions> {
+        self.emissions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a time entry that emits whatever has changed, whole batch intervals or not.
+    pub fn flush(&self) {
+        self.flush.store(true, Ordering::Release);
+        self.wake_journal();
+    }
+
+    /// Whether nothing that was emitted, or asked for by `flush`, is still to come into the store.
+    pub fn is_flushed(&self) -> bool {
+        !self.flush.load(Ordering::Acquire) && self.emissions().busy() == ClassSet::default()
+    }
+
+    pub(crate) fn wake_journal(&self) {
+        if let Some(wake) = self.wake_journal.get() {
+            wake();
+        }
+    }
+
+    /// The earliest moment at which a worker wants a time entry.
+    pub(crate) fn due_at(&self) -> Option<Micros> {
+        let earliest = self.due.iter().map(|due| due.load(Ordering::Acquire)).min();
+        earliest.filter(|&at| at != i64::MAX).map(Micros)
+    }
+}
+
+impl Stored for Shared {
+    fn stored(&self, class: Span, upper: Epoch) {
+        self.emissions().stored(class);
+        for queue in &self.queues {
+            queue.send(Message::Stored(class, upper, SeriesId(u32::MAX)));
+        }
+        self.wake_journal();
+    }
+
+    fn definitions_stored(&self, upper: Epoch) {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).set_projected(upper);
+    }
+}
+
+/// Questions to the owning workers, answered between epochs: an answer sees whatever was acknowledged before.
+#[derive(Clone)]
+pub struct Queries(Arc<Shared>);
+
+/// The workers are gone: the service is stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct Stopped;
+
+impl Queries {
+    /// Questions to these workers.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Queries(shared)
+    }
+
+    /// Windows in memory, as of the last time entry.
+    pub fn resident_windows(&self) -> u64 {
+        self.0.counters.windows.load(Ordering::Relaxed)
+    }
+
+    /// Readings at `at`, one a handle; none for a series that has been deleted meanwhile.
+    pub async fn standings(
+        &self,
+        handles: &[SeriesHandle],
+        at: Micros,
+    ) -> Result<Vec<Option<Standing>>, Stopped> {
+        let workers = self.0.queues.len();
+        let mut slots = vec![Vec::new(); workers];
+        let mut positions = vec![Vec::new(); workers];
+        for (position, handle) in handles.iter().enumerate() {
+            let worker = handle.series.worker(workers);
+            slots[worker].push(handle.slot);
+            positions[worker].push(position);
+        }
+        let mut answers = Vec::new();
+        for (worker, slots) in slots.into_iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
+            let (reply, answer) = oneshot::channel();
+            self.0.queues[worker].send(Message::Standings(slots, at, reply));
+            answers.push((worker, answer));
+        }
+        let mut standings = vec![None; handles.len()];
+        for (worker, answer) in answers {
+            for (&position, standing) in positions[worker].iter().zip(answer.await.map_err(|_| Stopped)?) {
+                standings[position] = standing;
+            }
+        }
+        Ok(standings)
+    }
+
+    /// Everything the owning worker remembers of a series.
+    pub async fn state(&self, handle: &SeriesHandle) -> Result<Option<SeriesState>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let worker = handle.series.worker(self.0.queues.len());
+        self.0.queues[worker].send(Message::State(handle.slot, reply));
+        answer.await.map_err(|_| Stopped)
+    }
+}

@@ -1,0 +1,269 @@
+//! Errors as clients see them: `application/problem+json` (RFC 9457).
+//!
+//! | member | |
+//! |---|---|
+//! | `type` | `urn:tracktags:error:<code>` |
+//! | `title`, `error` | one of `Title`, a closed list; it decides the status |
+//! | `status` | the status |
+//! | `detail`, `message` | a sentence for people |
+//! | `code` | for programs; stable |
+//! | `field`, `valid` | where one field is at fault, and what it may be |
+//! | `max_bytes` | with 413 |
+//! | `outcome` | with 5xx: `rejected` (nothing was recorded, ever) or `unknown` |
+//! | `request_id` | also in the header `x-request-id` |
+//!
+//! Each room's errors become an `ApiError` in one exhaustive match. Never `rejected` for what a replay could count.
+
+use dataflows::types::Micros;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+
+use super::reply::{Json, Reply};
+use crate::admission::AdmissionError;
+use crate::admission::parse::names::rfc3339;
+use crate::admission::parse::{Fault, FaultKind};
+use crate::control::ControlError;
+use crate::store::StoreError;
+
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// What clients are told to wait after a 503, in seconds.
+const RETRY_AFTER_SECS: u32 = 1;
+
+/// The titles of all problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Each variant is its own text.
+pub enum Title {
+    BadRequest,
+    ValidationFailed,
+    Unauthorized,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    KeyLimitReached,
+    RequestTooLarge,
+    UnsupportedMediaType,
+    Unprocessable,
+    PlanLimitExceeded,
+    ServiceUnavailable,
+    InternalServerError,
+    BadGateway,
+}
+
+impl Title {
+    /// The status and the text.
+    pub fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Title::BadRequest => (StatusCode::BAD_REQUEST, "Bad Request"),
+            Title::ValidationFailed => (StatusCode::BAD_REQUEST, "Validation Failed"),
+            Title::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
+            Title::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
+            Title::NotFound => (StatusCode::NOT_FOUND, "Not Found"),
+            Title::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"),
+            Title::Conflict => (StatusCode::CONFLICT, "Conflict"),
+            Title::KeyLimitReached => (StatusCode::CONFLICT, "Key Limit Reached"),
+            Title::RequestTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Request Too Large"),
+            Title::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type"),
+            Title::Unprocessable => (StatusCode::UNPROCESSABLE_ENTITY, "Unprocessable"),
+            Title::PlanLimitExceeded => (StatusCode::TOO_MANY_REQUESTS, "Plan limit exceeded"),
+            Title::ServiceUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable"),
+            Title::InternalServerError => (StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error"),
+            Title::BadGateway => (StatusCode::BAD_GATEWAY, "Bad Gateway"),
+        }
+    }
+}
+
+/// What a client can conclude from a 5xx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was recorded, and nothing will be.
+    Rejected,
+    /// It may have been recorded: repeat with the same key or id.
+    Unknown,
+}
+
+/// A request that fails. Boxed: the happy path carries a pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError(Box<Problem>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Problem {
+    title: Title,
+    code: &'static str,
+    detail: String,
+    field: Option<String>,
+    valid: Vec<&'static str>,
+    max_bytes: Option<u64>,
+    outcome: Option<Outcome>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// A problem of a kind. 5xx are made by `unavailable` and `internal`, which know the outcome.
+    pub fn new(title: Title, code: &'static str, detail: impl Into<String>) -> Self {
+        ApiError(Box::new(Problem {
+            title,
+            code,
+            detail: detail.into(),
+            field: None,
+            valid: Vec::new(),
+            max_bytes: None,
+            outcome: None,
+            headers: Vec::new(),
+        }))
+    }
+
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    /// 404. The same for what is absent and for what belongs to somebody else.
+    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
+        ApiError::new(Title::NotFound, code, detail)
+    }
+
+    /// 401.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        let error = ApiError::new(Title::Unauthorized, "unauthorized", detail);
+        error.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+    }
+
+    /// 405 with the methods that the path knows.
+    pub fn method_not_allowed(allow: &str) -> Self {
+        let detail = format!("the path knows the methods {allow}");
+        let allow = HeaderValue::from_str(allow).expect("names of methods are tokens");
+        ApiError::new(Title::MethodNotAllowed, "method_not_allowed", detail).with_header(ALLOW, allow)
+    }
+
+    /// 413; the connection is closed, since the rest of the body is not read.
+    pub fn too_large(bytes_max: u64) -> Self {
+        let detail = format!("the body may be at most {bytes_max} bytes");
+        let mut error = ApiError::new(Title::RequestTooLarge, "request_too_large", detail).closing();
+        error.0.max_bytes = Some(bytes_max);
+        error
+    }
+
+    /// 503: nothing happened, try again.
+    pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
+        let mut error = ApiError::new(Title::ServiceUnavailable, code, detail);
+        error.0.outcome = Some(Outcome::Rejected);
+        error.with_header(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS))
+    }
+
+    /// 500.
+    pub fn internal(code: &'static str, detail: impl Into<String>, outcome: Outcome) -> Self {
+        let mut error = ApiError::new(Title::InternalServerError, code, detail);
+        error.0.outcome = Some(outcome);
+        error
+    }
+
+    /// The same, and the connection is closed.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        self.with_header(CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// The answer.
+    pub fn into_reply(self, request_id: &str) -> Reply {
+        let problem = *self.0;
+        let (status, title) = problem.title.parts();
+        let json = Json::object()
+            .set("type", format!("urn:tracktags:error:{}", problem.code))
+            .set("title", title)
+            .set("status", u64::from(status.as_u16()))
+            .set("detail", &problem.detail)
+            .set("error", title)
+            .set("message", &problem.detail)
+            .set("code", problem.code)
+            .set_some("field", problem.field)
+            .set_some("valid", Some(&problem.valid[..]).filter(|valid| !valid.is_empty()))
+            .set_some("max_bytes", problem.max_bytes)
+            .set_some(
+                "outcome",
+                problem.outcome.map(|outcome| match outcome {
+                    Outcome::Rejected => "rejected",
+                    Outcome::Unknown => "unknown",
+                }),
+            )
+            .set("request_id", request_id);
+        Reply { content_type: PROBLEM, headers: problem.headers, ..Reply::json(status, json) }
+    }
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        let title = match (fault.kind, &fault.field) {
+            (FaultKind::Malformed, None) => Title::BadRequest,
+            (FaultKind::Malformed, Some(_)) => Title::ValidationFailed,
+            (FaultKind::Unacceptable, _) => Title::Unprocessable,
+        };
+        let mut error = ApiError::new(title, fault.code, fault.detail);
+        (error.0.field, error.0.valid) = (fault.field, fault.valid);
+        error
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ControlError::NoSuchSeries => ApiError::not_found("metric_not_found", detail),
+            ControlError::NoSuchCustomer => ApiError::not_found("customer_not_found", detail),
+            ControlError::Fixed { field } => {
+                let mut error = ApiError::new(Title::Conflict, "metric_has_updates", detail);
+                error.0.field = Some(field.to_owned());
+                error
+            }
+            ControlError::Overloaded => ApiError::unavailable("overloaded", detail),
+            ControlError::Draining => ApiError::unavailable("draining", detail),
+            ControlError::DiskFull => ApiError::unavailable("disk_full", detail),
+            ControlError::Unknown => ApiError::internal("journal_failed", detail, Outcome::Unknown),
+        }
+    }
+}
+
+impl From<AdmissionError> for ApiError {
+    fn from(error: AdmissionError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AdmissionError::Gone => ApiError::not_found("metric_not_found", detail),
+            AdmissionError::OutOfRange { oldest, newest } => out_of_range(oldest, newest),
+            AdmissionError::KeyReused => {
+                ApiError::new(Title::Unprocessable, "idempotency_key_reused", detail)
+            }
+            AdmissionError::DedupFull => ApiError::unavailable("dedup_full", detail),
+            AdmissionError::ClockInDoubt => ApiError::unavailable("clock_in_doubt", detail),
+            AdmissionError::Overloaded => ApiError::unavailable("overloaded", detail),
+            AdmissionError::Draining => ApiError::unavailable("draining", detail),
+            AdmissionError::DiskFull => ApiError::unavailable("disk_full", detail),
+            AdmissionError::StoreBehind => ApiError::unavailable("store_behind", detail),
+            AdmissionError::Unknown => ApiError::internal("journal_failed", detail, Outcome::Unknown),
+        }
+    }
+}
+
+fn out_of_range(oldest: Micros, newest: Micros) -> ApiError {
+    let detail = format!("the timestamp must lie between {} and {}", rfc3339(oldest), rfc3339(newest));
+    Fault::unacceptable("timestamp", "timestamp_out_of_range", detail).into()
+}
+
+impl From<StoreError> for ApiError {
+    /// The store is read here, never written: whatever happened, nothing was recorded. What it says is for the log.
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "the store could not answer");
+        match error {
+            StoreError::Unavailable(_) | StoreError::Ambiguous(_) => {
+                ApiError::unavailable("store_unavailable", "the store is not available")
+            }
+            StoreError::Fatal(_) => {
+                ApiError::internal("store_failed", "the store cannot be read", Outcome::Rejected)
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! HTTP: translates requests into questions and commands for the rooms behind, and their answers back.
+//!
+//! ```text
+//!  socket ─▶ serve (bounds, time-outs) ─▶ one warp filter ─▶ routes: find ─▶ size ─▶ auth ─▶ permit ─▶ body ─▶ endpoint
+//!                                                                             └──── ApiError: problem+json ◀──────┘
+//! ```
+//! Invariants: an endpoint returns `Result<Reply, ApiError>`, and a warp rejection never means "no"; a body is read
+//! only behind the checks that need none; every answer carries `x-request-id`; foreign things answer as absent ones.
+//! What this room does not do: decide about updates, keep state, or know SQL.
+
+pub mod auth;
+pub mod body;
+mod definition;
+pub mod error;
+mod history;
+mod list;
+mod metrics;
+pub mod query;
+pub mod reply;
+pub mod routes;
+pub mod serve;
+mod service;
+mod socket;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use futures_core::Stream;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Response};
+use warp::Filter;
+use warp::path::FullPath;
+
+use crate::admission::parse::series::Bounds;
+use crate::admission::{Admission, parse::names};
+use crate::control::{Control, Principal};
+use crate::store::History;
+use auth::Access;
+use error::{ApiError, Title};
+use query::Query;
+use reply::Reply;
+use routes::{Endpoint, Found, Route};
+pub use serve::{Options, serve};
+pub use service::Readiness;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What the service says about itself, and what it hears about requests.
+pub trait Signals: Send + Sync {
+    /// Whether it may be used.
+    fn readiness(&self) -> Readiness;
+    /// The Prometheus text.
+    fn exposition(&self) -> String;
+    /// A request was answered. `route` is its pattern, or `other` where no route matched.
+    fn answered(&self, method: &Method, route: &'static str, status: u16, elapsed: Duration);
+}
+
+/// The rooms behind, once they are recovered.
+pub struct Rooms {
+    /// Definitions.
+    pub control: Control,
+    /// Updates and readings.
+    pub admission: Admission,
+    /// Rows in the store.
+    pub history: Arc<dyn History>,
+    /// What definitions may ask for.
+    pub bounds: Bounds,
+    /// `max_event_age` of series that name none, in seconds.
+    pub max_event_age_secs_default: u32,
+    /// A PATCH reads a description, changes it and writes it: one at a time, or one would undo another.
+    pub patching: tokio::sync::Mutex<()>,
+}
+
+/// What requests are answered from. The server may listen before the rooms are there; the API is 503 until then.
+pub struct Backend {
+    rooms: OnceLock<Rooms>,
+    signals: Arc<dyn Signals>,
+    options: Options,
+    /// Random, so that ids of two processes differ.
+    request_id_base: u64,
+    requests: AtomicU64,
+}
+
+impl Backend {
+    /// A backend without rooms. Fails only if the system has no randomness to give.
+    pub fn new(signals: Arc<dyn Signals>, options: Options) -> Result<Self, getrandom::Error> {
+        let request_id_base = getrandom::u64()?;
+        Ok(Backend { rooms: OnceLock::new(), signals, options, request_id_base, requests: AtomicU64::new(0) })
+    }
+
+    /// Opens the API. A second call changes nothing.
+    pub fn open(&self, rooms: Rooms) {
+        let _ = self.rooms.set(rooms);
+    }
+
+    fn rooms(&self) -> Result<&Rooms, ApiError> {
+        self.rooms.get().ok_or_else(|| ApiError::unavailable("starting", "the service is starting"))
+    }
+
+    fn next_request_id(&self) -> String {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("req_{:016x}", self.request_id_base.wrapping_add(count))
+    }
+}
+
+/// A request behind its checks, as endpoints get it.
+struct Call {
+    caller: Option<Principal>,
+    /// Decoded path parameters, in order.
+    parameters: Vec<String>,
+    query: Query,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Call {
+    /// Who is calling. Only for routes that ask for a key.
+    fn caller(&self) -> &Principal {
+        self.caller.as_ref().expect("dispatch authorizes every route that is not open")
+    }
+
+    /// The `{metric_name}` of the path, decoded, not yet checked.
+    fn metric_name(&self) -> &str {
+        self.parameters.first().expect("the patterns of these routes have a parameter")
+    }
+
+    fn idempotency_key(&self) -> Result<Option<String>, ApiError> {
+        let mut values = self.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else { return Ok(None) };
+        // A second one is as wrong as an empty one.
+        let value = if values.next().is_some() { b"" } else { value.as_bytes() };
+        Ok(Some(names::idempotency_key(value)?))
+    }
+}
+
+/// The service as one warp filter: the table of routes decides, not a chain of filters, whose cost would grow with it.
+pub fn routes(
+    backend: Arc<Backend>,
+) -> impl Filter<Extract = (Response<Bytes>,), Error = warp::Rejection> + Clone + Send + Sync + 'static {
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method()
+        .and(warp::path::full())
+        .and(query)
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |method, path, query, headers, body| {
+            let backend = backend.clone();
+            async move { respond(&backend, method, path, query, headers, body).await }
+        })
+}
+
+async fn respond<B: Buf>(
+    backend: &Backend,
+    method: Method,
+    path: FullPath,
+    query: String,
+    headers: HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Response<Bytes> {
+    let began = Instant::now();
+    let request_id = backend.next_request_id();
+    let (route, result) = match routes::find(&method, path.as_str()) {
+        Found::Route(route, parameters) => {
+            (route.path, dispatch(backend, route, &parameters, &query, headers, body).await)
+        }
+        Found::OtherMethods(allow) => ("other", Err(ApiError::method_not_allowed(&allow))),
+        Found::Nothing => ("other", Err(ApiError::not_found("no_such_path", "there is no such path"))),
+    };
+    let mut response = result.unwrap_or_else(|error| error.into_reply(&request_id)).into_response();
+    let request_id = HeaderValue::from_str(&request_id).expect("the id is ASCII");
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    backend.signals.answered(&method, route, response.status().as_u16(), began.elapsed());
+    response
+}
+
+async fn dispatch<B: Buf>(
+    backend: &Backend,
+    route: &'static Route,
+    parameters: &[&str],
+    query: &str,
+    headers: HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Reply, ApiError> {
+    let bytes_max = backend.options.body_bytes_max;
+    let declared = body::declared(&headers, bytes_max)?;
+    let caller = match route.access {
+        Access::Open => None,
+        Access::Key { scope, customer_keys } => {
+            Some(auth::authorize(&backend.rooms()?.control, &headers, scope, customer_keys)?)
+        }
+    };
+    let query = Query::parse(query, route.query)?;
+    let decode = |text: &&str| query::decoded("path", text).map(|text| text.into_owned());
+    let parameters = parameters.iter().map(decode).collect::<Result<_, _>>()?;
+    let (mut bytes, mut _permit) = (Bytes::new(), None);
+    if route.json {
+        media_type(&headers)?;
+        if let Some(caller) = &caller {
+            // Without a declared length the whole bound is reserved.
+            let reserved = declared.unwrap_or(bytes_max) as usize;
+            _permit = Some(backend.rooms()?.admission.reserve(&caller.business_id, reserved)?);
+        }
+        bytes = body::read(body, bytes_max, backend.options.body_timeout).await?;
+    }
+    answer(backend, route.endpoint, Call { caller, parameters, query, headers, body: bytes }).await
+}
+
+async fn answer(backend: &Backend, endpoint: Endpoint, call: Call) -> Result<Reply, ApiError> {
+    match endpoint {
+        Endpoint::Health => Ok(service::health()),
+        Endpoint::Live => Ok(service::live()),
+        Endpoint::Ready => Ok(service::ready(backend.signals.readiness())),
+        Endpoint::Telemetry => Ok(service::telemetry(backend.signals.exposition())),
+        Endpoint::MetricCreate => definition::create(backend.rooms()?, &call).await,
+        Endpoint::MetricList => list::list(backend.rooms()?, &call).await,
+        Endpoint::MetricUpdate => metrics::update(backend.rooms()?, &call).await,
+        Endpoint::MetricRead => metrics::read(backend.rooms()?, &call).await,
+        Endpoint::MetricChange => definition::change(backend.rooms()?, &call).await,
+        Endpoint::MetricDelete => metrics::delete(backend.rooms()?, &call).await,
+        Endpoint::MetricHistory => history::history(backend.rooms()?, &call).await,
+    }
+}
+
+/// 415 unless the body is JSON as it is; no `Content-Type` at all is taken for JSON.
+fn media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let essence = |value: &HeaderValue| {
+        let text = value.to_str().unwrap_or_default();
+        text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    let json = headers.get_all(CONTENT_TYPE).iter().all(|value| essence(value) == "application/json");
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|value| essence(value) == "identity");
+    if json && plain {
+        return Ok(());
+    }
+    let detail = "the body must be application/json, not encoded";
+    Err(ApiError::new(Title::UnsupportedMediaType, "unsupported_media_type", detail))
+}

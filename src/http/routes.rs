@@ -1,0 +1,210 @@
+//! The table of routes, as data: what exists, whom it is for, what it takes.
+//!
+//! Dispatch, the tenancy tests and the API description read the same table, so that no route can be forgotten in one of
+//! them. A path is literal segments and `{parameters}`; at most one route matches a method and a path.
+
+use hyper::Method;
+
+use super::auth::{Access, KeyScope};
+
+/// One route.
+#[derive(Debug)]
+pub struct Route {
+    /// The method. HEAD is answered wherever GET is.
+    pub method: Method,
+    /// `/api/v1/metrics/{metric_name}`.
+    pub path: &'static str,
+    /// What does the work.
+    pub endpoint: Endpoint,
+    /// What the caller must be.
+    pub access: Access,
+    /// The query parameters that it knows.
+    pub query: &'static [&'static str],
+    /// Whether it takes a JSON body.
+    pub json: bool,
+}
+
+/// What a route does; one arm of `dispatch` each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The table says what each is.
+pub enum Endpoint {
+    Health,
+    Live,
+    Ready,
+    Telemetry,
+    MetricCreate,
+    MetricList,
+    MetricUpdate,
+    MetricRead,
+    MetricChange,
+    MetricDelete,
+    MetricHistory,
+}
+
+const SERIES: &[&str] = &["scope", "customer_id"];
+const READS: Access = Access::Key { scope: KeyScope::Read, customer_keys: true };
+const INGESTS: Access = Access::Key { scope: KeyScope::Ingest, customer_keys: false };
+const MANAGES: Access = Access::Key { scope: KeyScope::Manage, customer_keys: false };
+
+const fn open(path: &'static str, endpoint: Endpoint) -> Route {
+    Route { method: Method::GET, path, endpoint, access: Access::Open, query: &[], json: false }
+}
+
+const METRICS: &str = "/api/v1/metrics";
+const METRIC: &str = "/api/v1/metrics/{metric_name}";
+const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
+
+/// All routes.
+pub static ROUTES: [Route; 11] = [
+    open("/health", Endpoint::Health),
+    open("/livez", Endpoint::Live),
+    open("/readyz", Endpoint::Ready),
+    open("/metrics", Endpoint::Telemetry),
+    Route {
+        method: Method::POST,
+        path: METRICS,
+        endpoint: Endpoint::MetricCreate,
+        access: MANAGES,
+        query: &["scope", "customer_id", "if_exists"],
+        json: true,
+    },
+    Route {
+        method: Method::GET,
+        path: METRICS,
+        endpoint: Endpoint::MetricList,
+        access: READS,
+        query: &["scope", "customer_id", "name", "tag", "breached", "limit", "cursor"],
+        json: false,
+    },
+    Route {
+        method: Method::PUT,
+        path: METRIC,
+        endpoint: Endpoint::MetricUpdate,
+        access: INGESTS,
+        query: SERIES,
+        json: true,
+    },
+    Route {
+        method: Method::GET,
+        path: METRIC,
+        endpoint: Endpoint::MetricRead,
+        access: READS,
+        query: SERIES,
+        json: false,
+    },
+    Route {
+        method: Method::PATCH,
+        path: METRIC,
+        endpoint: Endpoint::MetricChange,
+        access: MANAGES,
+        query: SERIES,
+        json: true,
+    },
+    Route {
+        method: Method::DELETE,
+        path: METRIC,
+        endpoint: Endpoint::MetricDelete,
+        access: MANAGES,
+        query: &["scope", "customer_id", "force"],
+        json: false,
+    },
+    Route {
+        method: Method::GET,
+        path: HISTORY,
+        endpoint: Endpoint::MetricHistory,
+        access: READS,
+        query: &["scope", "customer_id", "start", "end", "limit", "cursor"],
+        json: false,
+    },
+];
+
+/// What a method and a path lead to.
+#[derive(Debug)]
+pub enum Found<'p> {
+    /// A route, and its path parameters in order, still encoded.
+    Route(&'static Route, Vec<&'p str>),
+    /// The path exists, with these methods.
+    OtherMethods(String),
+    /// No such path.
+    Nothing,
+}
+
+/// Looks a request up.
+pub fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
+    let sought = if method == Method::HEAD { &Method::GET } else { method };
+    let mut others = Vec::new();
+    for route in &ROUTES {
+        let Some(parameters) = matched(route.path, path) else { continue };
+        if route.method == *sought {
+            return Found::Route(route, parameters);
+        }
+        others.push(route.method.as_str());
+        if route.method == Method::GET {
+            others.push("HEAD");
+        }
+    }
+    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others.join(", ")) }
+}
+
+/// The parameters of a path that fits a pattern; a parameter is never empty.
+fn matched<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
+    let mut parameters = Vec::new();
+    let mut segments = path.split('/');
+    for wanted in pattern.split('/') {
+        let segment = segments.next()?;
+        if wanted.starts_with('{') {
+            if segment.is_empty() {
+                return None;
+            }
+            parameters.push(segment);
+        } else if segment != wanted {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(method: &Method, path: &str) -> Option<Endpoint> {
+        match find(method, path) {
+            Found::Route(route, _) => Some(route.endpoint),
+            Found::OtherMethods(_) | Found::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn every_route_is_found_by_its_own_path() {
+        for route in &ROUTES {
+            let path = route.path.replace("{metric_name}", "api%20calls");
+            assert_eq!(endpoint(&route.method, &path), Some(route.endpoint), "{} {path}", route.method);
+        }
+    }
+
+    #[test]
+    fn other_paths_lead_nowhere() {
+        for path in [
+            "",
+            "/",
+            "*",
+            "/health/",
+            "//health",
+            "/api/v1/metrics/",
+            "/api/v1/metrics/a/b",
+            "/api/v1/metrics//history",
+        ] {
+            assert!(matches!(find(&Method::GET, path), Found::Nothing), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_another_method_says_what_it_knows() {
+        let Found::OtherMethods(allow) = find(&Method::OPTIONS, "/api/v1/metrics/a") else {
+            panic!("405 expected")
+        };
+        assert_eq!(allow, "PUT, GET, HEAD, PATCH, DELETE");
+        assert_eq!(endpoint(&Method::HEAD, "/health"), Some(Endpoint::Health));
+    }
+}

@@ -1,0 +1,366 @@
+//! The history sink: one thread that owns the writing side of the store.
+//!
+//! ```text
+//! take, project ─▶ inbox ─▶ emissions ┐  one transaction at a time:                       ┌─▶ Stored
+//!                           definitions ┘  definitions waiting + next part of the first emission ─▶ store
+//! ```
+//! What is next follows from progress alone (`parts`). Progress is read before the first transaction and again behind
+//! every error, so that retry, unknown outcome and restart are one path. While the store fails everything is kept and tried
+//! again after a pause that doubles, with jitter; an error that needs a human is tried at the longest pause. A store whose
+//! progress went back has lost what the engine no longer holds: nothing is written until a restart replays it.
+//!
+//! Definitions ride in the next part; when no emission comes they go on their own after `Options::definitions_delay`.
+//! What this does not do: decide what is due, or drop anything.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dataflows::types::{Definition, Epoch, Micros};
+
+use super::{SinkHealth, parts};
+use crate::clock::Clock;
+use crate::engine::{Emission, Sink, Stored};
+use crate::store::{Part, PartRows, Progress, Store, StoreError};
+
+/// How a history sink works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The journal that the engine reads.
+    pub journal_id: String,
+    /// Rows in a transaction (more only if one series has more).
+    pub part_rows_max: usize,
+    /// Definitions in a transaction (more only if one epoch has more).
+    pub part_definitions_max: usize,
+    /// How long definitions wait for an emission.
+    pub definitions_delay: Duration,
+    /// The first pause after a failure; doubles up to `retry_max`.
+    pub retry_min: Duration,
+    /// The longest pause.
+    pub retry_max: Duration,
+    /// How long `stop` goes on trying while the store fails.
+    pub stop_timeout: Duration,
+}
+
+impl Options {
+    /// The defaults, for this journal.
+    pub fn new(journal_id: String) -> Options {
+        Options {
+            journal_id,
+            part_rows_max: 50_000,
+            part_definitions_max: 50_000,
+            definitions_delay: Duration::from_secs(1),
+            retry_min: Duration::from_millis(100),
+            retry_max: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+enum Message {
+    Emission(Arc<Emission>),
+    Definitions(Epoch, Vec<Definition>),
+    Stop,
+}
+
+/// The handle of the sink's thread.
+pub struct HistorySink {
+    inbox: Sender<Message>,
+    health: Arc<SinkHealth>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl HistorySink {
+    /// Starts the thread. An error is the operating system's refusal of one.
+    pub fn start(
+        store: Box<dyn Store>,
+        stored: Arc<dyn Stored>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+        health: Arc<SinkHealth>,
+    ) -> std::io::Result<HistorySink> {
+        let (inbox, messages) = channel();
+        let worker = Worker {
+            store,
+            stored,
+            clock,
+            options,
+            health: health.clone(),
+            messages,
+            definitions: VecDeque::new(),
+            definitions_due: None,
+            emissions: VecDeque::new(),
+            window_starts: Vec::new(),
+            progress: None,
+            floor: Progress::default(),
+            stop_within: None,
+        };
+        let thread = std::thread::Builder::new().name("history-sink".into()).spawn(move || worker.run())?;
+        Ok(HistorySink { inbox, health, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes what has been taken, then ends the thread; gives up once the store has failed for `Options::stop_timeout`:
+    /// the journal has it all. Also done on drop.
+    pub fn stop(&self) {
+        let _ = self.inbox.send(Message::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // `Alarm` has reported a panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for HistorySink {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Sink for HistorySink {
+    fn take(&self, emission: Arc<Emission>) {
+        // A closed inbox means that the sink has stopped: what comes later stays in the journal.
+        let _ = self.inbox.send(Message::Emission(emission));
+    }
+
+    fn project(&self, epoch: Epoch, definitions: Vec<Definition>) {
+        self.health.definitions_taken(definitions.len());
+        let _ = self.inbox.send(Message::Definitions(epoch, definitions));
+    }
+}
+
+/// What the thread owns.
+struct Worker {
+    store: Box<dyn Store>,
+    stored: Arc<dyn Stored>,
+    clock: Arc<dyn Clock>,
+    options: Options,
+    health: Arc<SinkHealth>,
+    messages: Receiver<Message>,
+    /// Not in the store, in order.
+    definitions: VecDeque<(Epoch, Definition)>,
+    /// When they go without an emission, by the monotonic clock.
+    definitions_due: Option<Duration>,
+    /// Not in the store, in the order taken; the first is being written.
+    emissions: VecDeque<Arc<Emission>>,
+    /// Of the first emission; empty until its first part.
+    window_starts: Vec<Micros>,
+    /// The store's progress; none: read it before the next transaction.
+    progress: Option<Progress>,
+    /// What the store has been known to have.
+    floor: Progress,
+    /// Time left for failing; set by `stop`.
+    stop_within: Option<Duration>,
+}
+
+/// Says that the thread has died, should it panic.
+struct Alarm(Arc<SinkHealth>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the history sink has died");
+            self.0.degraded("the history sink has died: restart the service".into());
+        }
+    }
+}
+
+impl Worker {
+    fn run(mut self) {
+        let _alarm = Alarm(self.health.clone());
+        let mut pause = Duration::ZERO;
+        loop {
+            self.await_work();
+            let begun = self.clock.monotonic();
+            match self.write() {
+                Ok(()) => pause = Duration::ZERO,
+                Err(error) => {
+                    // A store may take its time to fail.
+                    let taken = self.clock.monotonic() - begun;
+                    self.stop_within = self.stop_within.map(|left| left.saturating_sub(taken));
+                    pause = self.pause_after(&error, pause);
+                    if self.stop_within == Some(Duration::ZERO) {
+                        let (emissions, definitions) = (self.emissions.len(), self.definitions.len());
+                        tracing::warn!(
+                            emissions,
+                            definitions,
+                            "stopped with a failing store; the journal has the rest"
+                        );
+                        return;
+                    }
+                    self.rest(pause);
+                }
+            }
+            if self.stop_within.is_some() && self.emissions.is_empty() && self.definitions.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what has come; waits while nothing is due.
+    fn await_work(&mut self) {
+        loop {
+            while let Ok(message) = self.messages.try_recv() {
+                self.accept(message);
+            }
+            if self.stop_within.is_some() || !self.emissions.is_empty() {
+                return;
+            }
+            let now = self.clock.monotonic();
+            let wait = self.definitions_due.map_or(Duration::MAX, |due| due.saturating_sub(now));
+            // A wait that has passed is over, whatever a clock that tests move by hand says.
+            match self.messages.recv_timeout(wait) {
+                Ok(message) => self.accept(message),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes messages for as long as the pause is, or until told to stop.
+    fn rest(&mut self, pause: Duration) {
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        let mut pause = pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX));
+        if let Some(left) = self.stop_within {
+            pause = pause.min(left);
+            self.stop_within = Some(left - pause);
+        }
+        let until = self.clock.monotonic() + pause;
+        loop {
+            let left = until.saturating_sub(self.clock.monotonic());
+            match self.messages.recv_timeout(left) {
+                Ok(Message::Stop) => return self.accept(Message::Stop),
+                Ok(message) => self.accept(message),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn accept(&mut self, message: Message) {
+        match message {
+            Message::Emission(emission) => {
+                self.emissions.push_back(emission);
+                self.health.waits_since(self.emissions.front().map(|first| first.at));
+            }
+            Message::Definitions(epoch, definitions) => {
+                let due = self.clock.monotonic() + self.options.definitions_delay;
+                self.definitions_due.get_or_insert(due);
+                self.definitions.extend(definitions.into_iter().map(|definition| (epoch, definition)));
+            }
+            Message::Stop => self.stop_within = self.stop_within.or(Some(self.options.stop_timeout)),
+        }
+    }
+
+    /// One transaction, if there is anything to write.
+    fn write(&mut self) -> Result<(), StoreError> {
+        if self.emissions.is_empty() && self.definitions.is_empty() {
+            return Ok(());
+        }
+        let known = self.progress.take();
+        let known = known.map_or_else(|| self.read_progress(), Ok)?;
+        self.settle(&known);
+        let progress = self.commit_next(known)?;
+        self.settle(&progress);
+        self.floor = progress.clone();
+        self.progress = Some(progress);
+        self.health.recovered();
+        Ok(())
+    }
+
+    fn read_progress(&mut self) -> Result<Progress, StoreError> {
+        let progress = self.store.progress()?;
+        let behind = |(class, done)| progress.classes.get(class).is_none_or(|now| now < done);
+        if progress.definitions < self.floor.definitions || self.floor.classes.iter().any(behind) {
+            return Err(StoreError::Fatal(
+                "the history database has lost batches that were in it: restart the service to write them again"
+                    .into(),
+            ));
+        }
+        self.floor = progress.clone();
+        Ok(progress)
+    }
+
+    /// Commits what is next behind `progress`; gives the progress behind that.
+    fn commit_next(&mut self, mut progress: Progress) -> Result<Progress, StoreError> {
+        let count = definitions_cut(self.definitions.make_contiguous(), self.options.part_definitions_max);
+        let (definitions, _) = self.definitions.as_slices();
+        let definitions = &definitions[..count];
+        // Rows only once all definitions before them fit.
+        let emission = self.emissions.front().filter(|_| count == self.definitions.len());
+        let cut = emission.and_then(|emission| {
+            let done = progress.classes.get(&emission.class).copied();
+            Some((emission, parts::next(emission, done, self.options.part_rows_max)?))
+        });
+        if definitions.is_empty() && cut.is_none() {
+            return Ok(progress);
+        }
+        if let (Some((emission, _)), true) = (&cut, self.window_starts.is_empty()) {
+            self.window_starts = parts::window_starts(emission);
+        }
+        let rows = cut.as_ref().map(|(emission, cut)| PartRows {
+            class: emission.class,
+            upper: emission.upper,
+            flushed_at: emission.at,
+            window_starts: &self.window_starts,
+            rows: &emission.rows[cut.rows.clone()],
+            states: &emission.states[cut.states.clone()],
+            through: cut.through,
+        });
+        self.store.commit(&Part { journal_id: &self.options.journal_id, definitions, rows })?;
+        self.health.committed(cut.as_ref().map_or(0, |(_, cut)| cut.rows.len()));
+        progress.definitions = definitions.last().map_or(progress.definitions, |(epoch, _)| *epoch);
+        if let Some((emission, cut)) = cut {
+            progress.classes.insert(emission.class, (emission.upper, cut.through));
+        }
+        Ok(progress)
+    }
+
+    /// Lets go of what the store has, and says so.
+    fn settle(&mut self, progress: &Progress) {
+        let count = self.definitions.partition_point(|(epoch, _)| *epoch <= progress.definitions);
+        if count > 0 {
+            self.definitions.drain(..count);
+            self.health.definitions_left(count);
+            self.stored.definitions_stored(progress.definitions);
+        }
+        if self.definitions.is_empty() {
+            self.definitions = VecDeque::new();
+            self.definitions_due = None;
+        }
+        while let Some(emission) = self.emissions.front() {
+            let done = progress.classes.get(&emission.class).copied();
+            if parts::next(emission, done, self.options.part_rows_max).is_some() {
+                break;
+            }
+            self.stored.stored(emission.class, emission.upper);
+            self.emissions.pop_front();
+            self.window_starts.clear();
+        }
+        self.health.waits_since(self.emissions.front().map(|first| first.at));
+    }
+
+    /// Reports a failure; gives the pause behind it, `last` being the one before.
+    fn pause_after(&self, error: &StoreError, last: Duration) -> Duration {
+        let Options { retry_min, retry_max, .. } = self.options;
+        self.health.failed(error.to_string());
+        match error {
+            StoreError::Fatal(_) => {
+                tracing::error!(%error, "history is not being written");
+                retry_max
+            }
+            StoreError::Unavailable(_) | StoreError::Ambiguous(_) => {
+                tracing::warn!(%error, "a batch of history will be tried again");
+                (last * 2).clamp(retry_min, retry_max)
+            }
+        }
+    }
+}
+
+/// How many definitions go into the next transaction: at most `max`, cut between epochs; an epoch that is larger goes
+/// whole.
+fn definitions_cut(definitions: &[(Epoch, Definition)], max: usize) -> usize {
+    let Some((beyond, _)) = definitions.get(max) else { return definitions.len() };
+    let before = definitions.partition_point(|(epoch, _)| epoch < beyond);
+    if before > 0 { before } else { definitions.partition_point(|(epoch, _)| epoch <= beyond) }
+}

@@ -1,0 +1,23 @@
+//! Sinks: what leaves the engine for good.
+//!
+//! In: emissions (the changed rows of one batch class at one time entry) and definitions, handed over by the engine
+//! without blocking it. Out: transactions of the store, and a word back once they are in. The engine keeps what it has not
+//! heard back about: the rows dirty, the journal unpruned.
+//!
+//! Invariants:
+//! 1. Emissions reach the store in the order in which they were taken, of whatever class: one that is stuck holds up all,
+//!    so that an older emission never overwrites what a newer one brought.
+//! 2. Definitions are in the store before the rows that were emitted behind them.
+//! 3. Bounded: at most one emission per class is taken before it is reported stored (the engine's promise), and the engine
+//!    stops accepting definitions while `DEFINITIONS_WAITING_MAX` of them wait here.
+
+mod health;
+mod history;
+mod parts;
+
+pub use health::SinkHealth;
+pub use history::{HistorySink, Options};
+
+/// Definitions that may wait for the store (`SinkHealth::definitions_waiting`) before the control thread refuses new
+/// ones as overload: about 0.5 KB each.
+pub const DEFINITIONS_WAITING_MAX: u64 = 1 << 20;

@@ -1,0 +1,137 @@
+//! Cutting an emission into parts, one transaction each: at most so many rows, cut between series.
+//!
+//! Pure: what the next part is follows from the emission and the store's progress alone, so that a start, a retry and an
+//! unknown outcome all go on in the same way.
+
+use std::ops::Range;
+
+use dataflows::types::{Epoch, Micros, SeriesId};
+
+use crate::engine::Emission;
+use crate::store::ALL_SERIES;
+
+/// A stretch of an emission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Which of its rows.
+    pub rows: Range<usize>,
+    /// Which of its states.
+    pub states: Range<usize>,
+    /// What the store has of the emission once this is in.
+    pub through: SeriesId,
+}
+
+/// The part behind `done`, the progress of the emission's class; none when all of it is in. A series is never divided:
+/// one with more than `rows_max` rows is a part of its own. An emission without rows is one empty part.
+pub(super) fn next(emission: &Emission, done: Option<(Epoch, SeriesId)>, rows_max: usize) -> Option<Cut> {
+    let done = done.filter(|(upper, _)| *upper >= emission.upper);
+    if done.is_some_and(|done| done >= (emission.upper, ALL_SERIES)) {
+        return None;
+    }
+    let after = emission.after.max(done.map(|(_, through)| through));
+    let rows = &emission.rows;
+    let start = rows.partition_point(|row| Some(row.series) <= after);
+    let mut end = rows.len();
+    if end - start > rows_max {
+        let beyond = rows[start + rows_max].series;
+        end = rows.partition_point(|row| row.series < beyond);
+        if end <= start {
+            end = rows.partition_point(|row| row.series <= beyond);
+        }
+    }
+    let through = if end == rows.len() { ALL_SERIES } else { rows[end - 1].series };
+    let state =
+        |bound: Option<SeriesId>| emission.states.partition_point(|state| Some(state.series) <= bound);
+    Some(Cut { rows: start..end, states: state(after)..state(Some(through)), through })
+}
+
+/// The distinct window starts of an emission, rising.
+pub(super) fn window_starts(emission: &Emission) -> Vec<Micros> {
+    let mut starts: Vec<Micros> = emission.rows.iter().map(|row| row.window_start).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataflows::types::{Amount, LiveState, Row, RowKind, Span, Tally};
+    use proptest::prelude::*;
+
+    fn emission(series: &[u32], after: Option<u32>) -> Emission {
+        let mut rows: Vec<Row> = Vec::new();
+        for (index, &series) in series.iter().enumerate() {
+            rows.push(Row {
+                series: SeriesId(series),
+                window_start: Micros(index as i64),
+                window_end: Micros(index as i64 + 1),
+                tally: Tally::of(Amount::ZERO),
+                value: Amount::ZERO,
+                kind: RowKind::Absolute,
+            });
+        }
+        rows.sort_unstable();
+        let mut states: Vec<LiveState> = rows
+            .iter()
+            .map(|row| LiveState {
+                series: row.series,
+                period_start: None,
+                tally: row.tally,
+                value: row.value,
+            })
+            .collect();
+        states.dedup();
+        let after = after.map(SeriesId);
+        Emission { class: Span::S15, upper: 7, at: Micros(0), rows, states, after }
+    }
+
+    #[test]
+    fn a_series_is_never_divided() {
+        let emission = emission(&[1, 1, 2, 2, 2, 3], None);
+        let first = next(&emission, None, 2).expect("rows are left");
+        assert_eq!(first, Cut { rows: 0..2, states: 0..1, through: SeriesId(1) });
+        let second = next(&emission, Some((7, first.through)), 2).expect("rows are left");
+        assert_eq!(second, Cut { rows: 2..5, states: 1..2, through: SeriesId(2) }, "larger than a part");
+        let third = next(&emission, Some((7, second.through)), 2).expect("rows are left");
+        assert_eq!(third, Cut { rows: 5..6, states: 2..3, through: ALL_SERIES });
+        assert_eq!(next(&emission, Some((7, ALL_SERIES)), 2), None);
+    }
+
+    #[test]
+    fn an_emission_without_rows_is_one_part_that_moves_progress() {
+        let empty = emission(&[], None);
+        assert_eq!(
+            next(&empty, Some((6, ALL_SERIES)), 2),
+            Some(Cut { rows: 0..0, states: 0..0, through: ALL_SERIES })
+        );
+        assert_eq!(next(&empty, Some((7, ALL_SERIES)), 2), None);
+    }
+
+    #[test]
+    fn an_emission_that_the_store_is_ahead_of_is_in() {
+        assert_eq!(next(&emission(&[1], None), Some((8, SeriesId(0))), 2), None);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_cover_what_is_left_once_and_in_order(
+            series in proptest::collection::vec(0u32..20, 0..60), after in proptest::option::of(0u32..20),
+            rows_max in 1usize..10,
+        ) {
+            let emission = emission(&series, after);
+            let (mut done, mut rows, mut states) = (None, Vec::new(), Vec::new());
+            while let Some(cut) = next(&emission, done, rows_max) {
+                let part = &emission.rows[cut.rows.clone()];
+                prop_assert!(part.len() <= rows_max || part.iter().all(|row| row.series == part[0].series));
+                rows.extend_from_slice(part);
+                states.extend_from_slice(&emission.states[cut.states.clone()]);
+                prop_assert!(done < Some((7, cut.through)), "progress rises");
+                done = Some((7, cut.through));
+            }
+            let left = |series: SeriesId| Some(series) > emission.after;
+            prop_assert_eq!(rows, emission.rows.iter().copied().filter(|row| left(row.series)).collect::<Vec<_>>());
+            prop_assert_eq!(states, emission.states.iter().copied().filter(|s| left(s.series)).collect::<Vec<_>>());
+        }
+    }
+}

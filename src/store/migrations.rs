@@ -1,0 +1,106 @@
+//! Schema versions: which migrations a database still needs, decided without touching it.
+//!
+//! A dialect has a list of migrations, numbered from 1 without gaps; the same number means the same tables in every
+//! dialect. A database records (version, checksum of the text) of what was applied. The dialect reads that record and applies
+//! what `missing` answers, both inside one exclusive transaction, so that two starts at once do not collide.
+
+use super::StoreError;
+
+/// One step of the schema. Never edited once released: the checksum would no longer fit.
+pub(super) struct Migration {
+    /// Number, from 1.
+    pub version: u32,
+    /// What it brings, in a word.
+    pub name: &'static str,
+    /// Statements of its dialect.
+    pub sql: &'static str,
+}
+
+/// The migrations of the embedded store.
+pub(super) const SQLITE: &[Migration] = &[Migration {
+    version: 1,
+    name: "history",
+    sql: include_str!("../../migrations/sqlite/0001_history.sql"),
+}];
+
+impl Migration {
+    /// BLAKE3 of the text, in hex.
+    pub fn checksum(&self) -> String {
+        blake3::hash(self.sql.as_bytes()).to_hex().to_string()
+    }
+}
+
+/// What is still to be applied, given the record (version, checksum), rising. Fatal when the database is newer than
+/// this program, or was made by other texts.
+pub(super) fn missing<'a>(
+    known: &'a [Migration],
+    applied: &[(u32, String)],
+) -> Result<&'a [Migration], StoreError> {
+    if applied.len() > known.len() {
+        return Err(StoreError::Fatal(format!(
+            "the database has schema version {} and this program knows versions up to {}: start the program version \
+             that last wrote it, or a newer one",
+            applied.len(),
+            known.len()
+        )));
+    }
+    for (migration, (version, checksum)) in known.iter().zip(applied) {
+        if migration.version != *version || migration.checksum() != *checksum {
+            return Err(StoreError::Fatal(format!(
+                "schema version {version} of the database was not made by this program's migration {} ({}): start the \
+                 program version that made it, or move the database away to begin a new one",
+                migration.version, migration.name
+            )));
+        }
+    }
+    Ok(&known[applied.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[Migration] = &[
+        Migration { version: 1, name: "one", sql: "CREATE TABLE one (a)" },
+        Migration { version: 2, name: "two", sql: "CREATE TABLE two (a)" },
+    ];
+
+    fn record(count: usize) -> Vec<(u32, String)> {
+        KNOWN[..count].iter().map(|migration| (migration.version, migration.checksum())).collect()
+    }
+
+    #[test]
+    fn numbers_rise_from_one_without_gaps() {
+        for (index, migration) in SQLITE.iter().enumerate() {
+            assert_eq!(migration.version as usize, index + 1);
+        }
+    }
+
+    #[test]
+    fn only_what_is_missing_is_applied() {
+        for done in 0..=2 {
+            let versions: Vec<u32> = missing(KNOWN, &record(done))
+                .expect("a known record")
+                .iter()
+                .map(|step| step.version)
+                .collect();
+            assert_eq!(versions, (done as u32 + 1..=2).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_with_advice() {
+        let mut newer = record(2);
+        newer.push((3, "from the future".into()));
+        let error = missing(KNOWN, &newer).err().expect("refused").to_string();
+        assert!(error.contains("schema version 3") && error.contains("a newer one"), "{error}");
+    }
+
+    #[test]
+    fn another_text_under_a_known_number_is_refused() {
+        let mut other = record(2);
+        other[1].1 = KNOWN[0].checksum();
+        let error = missing(KNOWN, &other).err().expect("refused").to_string();
+        assert!(error.contains("schema version 2"), "{error}");
+    }
+}

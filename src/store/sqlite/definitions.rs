@@ -1,0 +1,157 @@
+//! The projection of definitions: what tenants, keys, customers and series are, as tables to read and join.
+//!
+//! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
+//! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
+//! `series_state`, and which bodies were recorded is the journal's knowledge.
+
+use dataflows::types::{
+    ApiKey, Business, Customer, Definition, KeyKind, Limit, Scopes, SeriesId, SeriesRecord, SeriesSpec,
+    StripeIntegration,
+};
+use rusqlite::{ToSql, Transaction, params};
+use serde::Serialize;
+
+use super::super::text::time;
+
+/// Applies one definition.
+pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) -> rusqlite::Result<()> {
+    let run = |sql: &str, values: &[&dyn ToSql]| -> rusqlite::Result<()> {
+        transaction.prepare_cached(sql)?.execute(values).map(|_| ())
+    };
+    match definition {
+        Definition::BusinessPut(business) => put_business(&run, business),
+        Definition::KeyPut(key) => put_key(&run, key),
+        Definition::KeyDeleted { business_id, key_name } => run(
+            "DELETE FROM api_keys WHERE business_id = ?1 AND key_name = ?2",
+            params![business_id, key_name],
+        ),
+        Definition::CustomerPut(customer) => put_customer(&run, customer),
+        Definition::SeriesCreated(record) => {
+            name_series(&run, record)?;
+            describe_series(&run, record.series, &record.spec)
+        }
+        Definition::SeriesChanged { series, spec } => describe_series(&run, *series, spec),
+        Definition::SeriesDeleted { series } => {
+            run("DELETE FROM series_state WHERE series_id = ?1", params![series.0])?;
+            run("DELETE FROM series WHERE series_id = ?1", params![series.0])
+        }
+        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => Ok(()),
+    }
+}
+
+/// Runs one statement, prepared once for the life of the connection.
+type Run<'a> = &'a dyn Fn(&str, &[&dyn ToSql]) -> rusqlite::Result<()>;
+
+fn put_business(run: Run<'_>, business: &Business) -> rusqlite::Result<()> {
+    run(
+        "INSERT OR REPLACE INTO businesses VALUES (?1, ?2, ?3, ?4)",
+        params![business.business_id, business.business_name, business.email, time(business.created_at)],
+    )
+}
+
+fn put_key(run: Run<'_>, key: &ApiKey) -> rusqlite::Result<()> {
+    let (key_type, customer_id) = match &key.kind {
+        KeyKind::Business => ("business", None),
+        KeyKind::Customer { customer_id } => ("customer_api", Some(customer_id)),
+    };
+    run(
+        "INSERT OR REPLACE INTO api_keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            key.business_id,
+            key.key_name,
+            key_type,
+            customer_id,
+            blake3::Hash::from_bytes(key.hash).to_hex().as_str(),
+            words(key.scopes),
+            key.expires_at.map(time),
+            time(key.created_at),
+        ],
+    )
+}
+
+fn put_customer(run: Run<'_>, customer: &Customer) -> rusqlite::Result<()> {
+    run(
+        "INSERT OR REPLACE INTO customers VALUES (?1, ?2, ?3, ?4)",
+        params![
+            customer.business_id,
+            customer.customer_id,
+            customer.customer_name,
+            time(customer.created_at)
+        ],
+    )
+}
+
+/// Identity of a series; its description follows in the same transaction.
+fn name_series(run: Run<'_>, record: &SeriesRecord) -> rusqlite::Result<()> {
+    run(
+        "INSERT OR REPLACE INTO series (series_id, business_id, scope, customer_id, metric_name, created_at,
+             metric_type, operation, flush_interval, batch_interval, initial_value, tags, notify_at, stored,
+             restore_on_startup, custom)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, '', '', '', '', '0.0', '{}', '[]', 1, 1, '{}')",
+        params![
+            record.series.0,
+            record.key.business_id,
+            word(&record.key.scope()),
+            record.key.customer_id,
+            record.key.metric_name,
+            time(record.created_at),
+        ],
+    )
+}
+
+fn describe_series(run: Run<'_>, series: SeriesId, spec: &SeriesSpec) -> rusqlite::Result<()> {
+    let limit = |part: fn(&Limit) -> String| spec.limit.as_ref().map(part);
+    run(
+        "UPDATE series SET metric_type = ?2, operation = ?3, flush_interval = ?4, reset_interval = ?5,
+             batch_interval = ?6, initial_value = ?7, max_event_age_secs = ?8, cleanup_after_days = ?9, tags = ?10,
+             limit_value = ?11, limit_operator = ?12, breach_action = ?13, notify_at = ?14, webhook_url = ?15,
+             stored = ?16, restore_on_startup = ?17, stripe = ?18, custom = ?19
+         WHERE series_id = ?1",
+        params![
+            series.0,
+            word(&spec.metric_type),
+            word(&spec.operation),
+            spec.flush_interval.text(),
+            spec.reset_interval.map(|span| span.text()),
+            spec.batch_interval.text(),
+            spec.initial_value.to_string(),
+            spec.max_event_age_secs,
+            spec.cleanup_after_days,
+            json(&spec.tags),
+            limit(|limit| limit.value.to_string()),
+            limit(|limit| word(&limit.operator)),
+            limit(|limit| word(&limit.action)),
+            json(&spec.notify_at),
+            spec.webhook_url,
+            spec.stored,
+            spec.restore_on_startup,
+            spec.stripe.as_ref().map(stripe),
+            spec.custom,
+        ],
+    )
+}
+
+/// The API's field names; amounts as text, since JSON readers tend to make floats of numbers.
+fn stripe(stripe: &StripeIntegration) -> String {
+    json(&serde_json::json!({
+        "enabled": stripe.enabled,
+        "price_id": stripe.price_id,
+        "export": if stripe.overage { "overage" } else { "usage" },
+        "overage_threshold": stripe.overage_threshold.map(|amount| amount.to_string()),
+        "scale": stripe.scale.map(|amount| amount.to_string()),
+    }))
+}
+
+fn words(scopes: Scopes) -> String {
+    let named = [("read", scopes.read), ("ingest", scopes.ingest), ("manage", scopes.manage)];
+    named.iter().filter(|(_, given)| *given).map(|(word, _)| *word).collect::<Vec<_>>().join(" ")
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("maps with text keys, lists and values always have a JSON text")
+}
+
+/// The API's word for a variant: its serde name.
+fn word(variant: &impl Serialize) -> String {
+    json(variant).trim_matches('"').to_owned()
+}

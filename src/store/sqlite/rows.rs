@@ -1,0 +1,169 @@
+//! Rows and live periods of one part, written inside the caller's transaction.
+//!
+//! | row | what is written |
+//! |---|---|
+//! | absolute | as it is: insert or replace |
+//! | merge, no such row | the tally, with the reading of that tally as value |
+//! | merge, row exists | both tallies merged; the value stays, or is the reading of the merged tally if it follows |
+//!
+//! Every write is an `INSERT ... SELECT ... FROM series`: names come from the definitions, and a series that is not there
+//! writes nothing. Which rows are due is the caller's decision; this file does not look at progress.
+
+use dataflows::types::{LiveState, Reading, Row, RowKind, SeriesId, Tally};
+use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
+
+use super::super::PartRows;
+use super::super::text::{put_amount, put_time};
+use super::history::{amount_at, tally_at};
+
+const PUT_ROW: &str = "
+    INSERT INTO metrics
+    SELECT series_id, ?2, ?3, business_id, scope, customer_id, metric_name, metric_type, operation,
+        ?4, ?5, ?6, ?7, ?8, ?9, tags, ?10
+    FROM series WHERE series_id = ?1
+    ON CONFLICT (series_id, window_start) DO UPDATE SET
+        window_end = excluded.window_end, metric_type = excluded.metric_type, operation = excluded.operation,
+        value = excluded.value, sum = excluded.sum, count = excluded.count, min = excluded.min, max = excluded.max,
+        avg = excluded.avg, tags = excluded.tags, flushed_at = excluded.flushed_at";
+
+const GET_ROW: &str =
+    "SELECT value, sum, count, min, max FROM metrics WHERE series_id = ?1 AND window_start = ?2";
+
+const PUT_STATE: &str = "
+    INSERT INTO series_state
+    SELECT series_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM series WHERE series_id = ?1
+    ON CONFLICT (series_id) DO UPDATE SET
+        period_start = excluded.period_start, value = excluded.value, sum = excluded.sum, count = excluded.count,
+        min = excluded.min, max = excluded.max, updated_at = excluded.updated_at";
+
+/// Writes the rows and states of the series behind `after` (none: of all).
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    part: &PartRows<'_>,
+    after: Option<SeriesId>,
+) -> rusqlite::Result<()> {
+    let mut writer = Writer {
+        put: transaction.prepare_cached(PUT_ROW)?,
+        get: transaction.prepare_cached(GET_ROW)?,
+        part,
+        texts: Texts::default(),
+    };
+    let first = part.rows.partition_point(|row| Some(row.series) <= after);
+    for row in &part.rows[first..] {
+        writer.write(row)?;
+    }
+    let mut put = transaction.prepare_cached(PUT_STATE)?;
+    let first = part.states.partition_point(|state| Some(state.series) <= after);
+    put_time(&mut writer.texts.flushed_at, part.flushed_at);
+    for state in &part.states[first..] {
+        put_state(&mut put, state, &mut writer.texts)?;
+    }
+    Ok(())
+}
+
+struct Writer<'a> {
+    put: CachedStatement<'a>,
+    get: CachedStatement<'a>,
+    part: &'a PartRows<'a>,
+    texts: Texts,
+}
+
+/// Buffers of the text columns, used again for every row.
+#[derive(Default)]
+struct Texts {
+    window_start: String,
+    window_end: String,
+    value: String,
+    sum: String,
+    min: String,
+    max: String,
+    avg: String,
+    flushed_at: String,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, row: &Row) -> rusqlite::Result<()> {
+        put_time(&mut self.texts.window_start, row.window_start);
+        let (tally, value) = match row.kind {
+            RowKind::Absolute => (row.tally, row.value),
+            RowKind::Merge { operation, initial_value, value_follows } => {
+                self.merge(row, Reading { operation, initial_value }, value_follows)?
+            }
+        };
+        let rank = self.part.window_starts.partition_point(|start| *start < row.window_start);
+        let mut flushed_at = self.part.flushed_at;
+        flushed_at.0 += rank as i64;
+        let texts = &mut self.texts;
+        put_time(&mut texts.flushed_at, flushed_at);
+        put_time(&mut texts.window_end, row.window_end);
+        put_amount(&mut texts.value, value);
+        texts.put_tally(&tally);
+        let some = tally.count > 0;
+        self.put.execute(params![
+            row.series.0,
+            texts.window_start,
+            texts.window_end,
+            texts.value,
+            texts.sum,
+            tally.count.cast_signed(),
+            some.then_some(&texts.min),
+            some.then_some(&texts.max),
+            some.then_some(&texts.avg),
+            texts.flushed_at,
+        ])?;
+        Ok(())
+    }
+
+    /// The tally and the value that a merge row leaves behind.
+    fn merge(
+        &mut self,
+        row: &Row,
+        reading: Reading,
+        value_follows: bool,
+    ) -> rusqlite::Result<(Tally, dataflows::types::Amount)> {
+        let stored = self
+            .get
+            .query_row(params![row.series.0, self.texts.window_start], |columns| {
+                Ok((amount_at(columns, 0)?, tally_at(columns, 1)?))
+            })
+            .optional()?;
+        Ok(match stored {
+            None => (row.tally, reading.value(&row.tally)),
+            Some((value, tally)) => {
+                let merged = tally.merge(row.tally);
+                (merged, if value_follows { reading.value(&merged) } else { value })
+            }
+        })
+    }
+}
+
+impl Texts {
+    fn put_tally(&mut self, tally: &Tally) {
+        put_amount(&mut self.sum, tally.sum);
+        if let Some(mean) = tally.mean() {
+            put_amount(&mut self.min, tally.min);
+            put_amount(&mut self.max, tally.max);
+            put_amount(&mut self.avg, mean);
+        }
+    }
+}
+
+fn put_state(put: &mut CachedStatement<'_>, state: &LiveState, texts: &mut Texts) -> rusqlite::Result<()> {
+    if let Some(start) = state.period_start {
+        put_time(&mut texts.window_start, start);
+    }
+    put_amount(&mut texts.value, state.value);
+    texts.put_tally(&state.tally);
+    let some = state.tally.count > 0;
+    put.execute(params![
+        state.series.0,
+        state.period_start.map(|_| &texts.window_start),
+        texts.value,
+        texts.sum,
+        state.tally.count.cast_signed(),
+        some.then_some(&texts.min),
+        some.then_some(&texts.max),
+        texts.flushed_at,
+    ])?;
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The service's own metrics, in OpenMetrics text. Nothing here names a tenant.
+//!
+//! Counters and histograms are fed where things happen; gauges are set just before they are shown.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Labels of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: String,
+    status: u16,
+}
+
+/// Labels of an outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Everything that is shown.
+pub struct Telemetry {
+    registry: Registry,
+    requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    updates: Family<OutcomeLabels, Gauge>,
+    fsync_seconds: Histogram,
+    group_updates: Histogram,
+    journal_written_bytes: Counter,
+    gauges: Gauges,
+}
+
+#[derive(Default)]
+struct Gauges {
+    journal_bytes: Gauge,
+    sink_lag_seconds: Seconds,
+    rows: Gauge,
+    transactions: Gauge,
+    series: Gauge,
+    windows: Gauge,
+    ids: Gauge,
+    resident_bytes: Gauge,
+}
+
+/// Figures that are read off when they are shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// Updates counted, recognised as repeats, for deleted series, and late among the counted.
+    pub updates: [u64; 4],
+    /// Bytes of all journal segments.
+    pub journal_bytes: u64,
+    /// Age of the oldest emission that the store lacks.
+    pub sink_lag_seconds: f64,
+    /// Rows and transactions that the store has taken.
+    pub rows: u64,
+    /// See `rows`.
+    pub transactions: u64,
+    /// Live series, resident windows, remembered ids, bytes held by them.
+    pub resident: [u64; 4],
+}
+
+fn request_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.5, 12))
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tracktags");
+        let requests = Family::new_with_constructor(request_seconds as fn() -> Histogram);
+        let updates: Family<OutcomeLabels, Gauge> = Family::default();
+        let fsync_seconds = Histogram::new(exponential_buckets(0.000_02, 2.0, 16));
+        let group_updates = Histogram::new(exponential_buckets(1.0, 2.0, 16));
+        let journal_written_bytes = Counter::default();
+        let gauges = Gauges::default();
+        registry.register("request_seconds", "Time from header to answer", requests.clone());
+        registry.register("updates", "Updates since the start, by outcome", updates.clone());
+        registry.register("journal_fsync_seconds", "One fsync of the journal", fsync_seconds.clone());
+        registry.register("journal_group_appends", "Appends behind one fsync", group_updates.clone());
+        registry.register("journal_written_bytes", "Bytes appended", journal_written_bytes.clone());
+        let Gauges {
+            journal_bytes,
+            sink_lag_seconds,
+            rows,
+            transactions,
+            series,
+            windows,
+            ids,
+            resident_bytes,
+        } = &gauges;
+        registry.register(
+            "sink_lag_seconds",
+            "Age of the oldest batch not in the store",
+            sink_lag_seconds.clone(),
+        );
+        for (name, help, gauge) in [
+            ("journal_bytes", "Bytes of all journal segments", journal_bytes),
+            ("store_rows", "Rows written since the start", rows),
+            ("store_transactions", "Transactions committed since the start", transactions),
+            ("series", "Live series", series),
+            ("windows", "Windows in memory", windows),
+            ("event_ids", "Event ids remembered", ids),
+            ("resident_bytes", "Memory held by series, windows and ids", resident_bytes),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        Telemetry { registry, requests, updates, fsync_seconds, group_updates, journal_written_bytes, gauges }
+    }
+}
+
+impl Telemetry {
+    /// A request was answered.
+    pub fn request(&self, route: &'static str, method: &str, status: u16, elapsed: Duration) {
+        let labels = RequestLabels { route, method: method.to_owned(), status };
+        self.requests.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// The journal has written a group.
+    pub fn group(&self, bytes: usize, appends: usize, fsync: Duration) {
+        self.journal_written_bytes.inc_by(bytes as u64);
+        self.group_updates.observe(appends as f64);
+        self.fsync_seconds.observe(fsync.as_secs_f64());
+    }
+
+    /// The text, with these figures.
+    pub fn exposition(&self, reading: &Reading) -> String {
+        for (outcome, count) in ["admitted", "duplicate", "gone", "late"].into_iter().zip(reading.updates) {
+            self.updates.get_or_create(&OutcomeLabels { outcome }).set(count as i64);
+        }
+        self.gauges.sink_lag_seconds.set(reading.sink_lag_seconds);
+        let [series, windows, ids, resident_bytes] = reading.resident;
+        for (gauge, figure) in [
+            (&self.gauges.journal_bytes, reading.journal_bytes),
+            (&self.gauges.rows, reading.rows),
+            (&self.gauges.transactions, reading.transactions),
+            (&self.gauges.series, series),
+            (&self.gauges.windows, windows),
+            (&self.gauges.ids, ids),
+            (&self.gauges.resident_bytes, resident_bytes),
+        ] {
+            gauge.set(figure as i64);
+        }
+        let mut exposition = String::new();
+        text::encode(&mut exposition, &self.registry).expect("writing to a string cannot fail");
+        exposition
+    }
+}

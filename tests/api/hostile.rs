@@ -1,0 +1,193 @@
+//! Generated nonsense at every field: an answer that names the field, or acceptance by the rules; never a panic.
+
+use dataflows::types::Amount;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tracktags::admission::parse::Fault;
+use tracktags::admission::parse::names;
+use tracktags::admission::parse::object::NESTING_MAX;
+use tracktags::admission::parse::series::{Bounds, NewSeries, Patched, defaults};
+use tracktags::admission::parse::update::NewUpdate;
+
+const BOUNDS: Bounds = Bounds { max_event_age_secs_max: 86_400 };
+
+/// Every field of a definition.
+const FIELDS: [&str; 30] = [
+    "metric_name",
+    "metric_type",
+    "operation",
+    "flush_interval",
+    "reset_interval",
+    "initial_value",
+    "max_event_age",
+    "cleanup_after",
+    "tags",
+    "plan_limit_value",
+    "limit_value",
+    "plan_limit_operator",
+    "limit_operator",
+    "plan_breach_action",
+    "breach_action",
+    "notify_at",
+    "webhook_url",
+    "metadata",
+    "metadata.custom",
+    "metadata.integrations",
+    "metadata.integrations.supabase",
+    "metadata.integrations.supabase.enabled",
+    "metadata.integrations.supabase.batch_interval",
+    "metadata.integrations.postgres.restore_on_startup",
+    "metadata.integrations.stripe",
+    "metadata.integrations.stripe.enabled",
+    "metadata.integrations.stripe.price_id",
+    "metadata.integrations.stripe.export",
+    "metadata.integrations.stripe.overage_threshold",
+    "metadata.integrations.stripe.scale",
+];
+
+/// A body in which the field has the value, given as text; everything else is in order.
+fn body(field: &str, text: &str) -> String {
+    let nested =
+        field.split('.').rev().fold(text.to_owned(), |inner, name| format!(r#"{{"{name}": {inner}}}"#));
+    let mut members = vec![nested[1..nested.len() - 1].to_owned()];
+    let mut complete = |name: &str, value: &str| {
+        if field != name && field != format!("plan_{name}") {
+            members.push(format!(r#""{name}": {value}"#));
+        }
+    };
+    complete("metric_name", r#""m""#);
+    if field.ends_with("limit_operator") || field.ends_with("breach_action") {
+        complete("limit_value", "1");
+    }
+    if field == "reset_interval" {
+        complete("metric_type", r#""reset""#);
+    }
+    format!("{{{}}}", members.join(", "))
+}
+
+fn check_definition(field: &str, text: &str) -> Result<(), Fault> {
+    let body = body(field, text);
+    let post = NewSeries::parse(body.as_bytes(), &BOUNDS).map(drop);
+    let patch = body.replacen(r#""metric_name": "m""#, r#""cleanup_after": "1d""#, 1);
+    let _ = Patched::parse(patch.as_bytes(), &defaults(), &BOUNDS);
+    post
+}
+
+/// Whether the fault is about the field or something within it.
+fn concerns(fault: &Fault, field: &str) -> bool {
+    let named = fault.field.as_deref().unwrap_or_default();
+    named == field || named.strip_prefix(field).is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn hostile_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no NaN", |number| number.is_finite()).prop_map(Value::from),
+        ".{0,40}".prop_map(Value::from),
+        "[\\x00-\\x1f\"\\\\/:%{}\\[\\]]{0,20}".prop_map(Value::from),
+        "[a-z_]{200,400}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 40, 5, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::vec((".{0,8}", inner), 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_hostile_value_is_refused_at_its_field(at in 0..FIELDS.len(), value in hostile_value()) {
+        let field = FIELDS[at];
+        if let Err(fault) = check_definition(field, &value.to_string()) {
+            prop_assert!(concerns(&fault, field), "{field}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_value_in_an_update_is_refused_at_its_field(at in 0usize..3, value in hostile_value()) {
+        let field = ["value", "timestamp", "id"][at];
+        let mut body = json!({"value": 1});
+        body[field] = value;
+        if let Err(fault) = NewUpdate::parse(body.to_string().as_bytes()) {
+            prop_assert_eq!(fault.field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_json_is_refused_at_its_field(
+        at in 0..FIELDS.len(),
+        text in prop_oneof![
+            "(NaN|nan|-?Infinity|undefined|0x1f|\\.5|'x'|True|\\+1|01|1e|--1|\u{661})",
+            Just("\"\\x\"".to_owned()),
+            Just("\"tab\there\"".to_owned()),
+            Just("[1,]".to_owned()),
+            Just("{\"a\" 1}".to_owned()),
+        ],
+    ) {
+        let fault = check_definition(FIELDS[at], &text).expect_err(&text);
+        prop_assert!(fault.field.is_some(), "{fault:?}");
+        let named = fault.field.as_deref().unwrap_or_default();
+        prop_assert!(FIELDS[at].starts_with(named), "{named} for {}", FIELDS[at]);
+    }
+
+    #[test]
+    fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0usize..400) {
+        let _ = NewSeries::parse(&bytes, &BOUNDS);
+        let _ = NewUpdate::parse(&bytes);
+        let _ = names::idempotency_key(&bytes);
+        // A good body, cut or spoilt somewhere.
+        let good = body("metadata.integrations.stripe.price_id", r#""price""#).into_bytes();
+        let cut = cut.min(good.len() - 1);
+        prop_assert!(NewSeries::parse(&good[..cut], &BOUNDS).is_err());
+        let mut spoilt = good;
+        spoilt.splice(cut..cut, bytes);
+        let _ = NewSeries::parse(&spoilt, &BOUNDS);
+    }
+
+    #[test]
+    fn a_number_is_an_exact_amount_or_out_of_range(
+        digits in "-?(0|[1-9][0-9]{0,39})(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,4})?",
+    ) {
+        let body = format!(r#"{{"value": {digits}}}"#);
+        match NewUpdate::parse(body.as_bytes()) {
+            Ok(update) => {
+                prop_assert!(update.amount.0.abs() <= Amount::LIMIT.0);
+                prop_assert_eq!(digits.parse::<Amount>(), Ok(update.amount));
+            }
+            Err(fault) => prop_assert_eq!(fault.code, "amount_out_of_range"),
+        }
+    }
+}
+
+#[test]
+fn nesting_is_bounded_at_every_field() {
+    for field in FIELDS {
+        for depth in [NESTING_MAX + 1, 100_000] {
+            for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+                let text = open.repeat(depth) + "1" + &close.repeat(depth);
+                let fault = check_definition(field, &text).expect_err(field);
+                let named = fault.field.unwrap_or_default();
+                assert!(field.starts_with(&named) && !named.is_empty(), "{named} for {field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_refused_at_every_field() {
+    for field in FIELDS {
+        let wrong = match field {
+            "max_event_age" => "[1]",
+            "initial_value" | "metadata" | "metadata.custom" | "tags" | "notify_at" => r#""text""#,
+            field if field.ends_with("limit_value") => r#""1""#,
+            field if field.ends_with("threshold") || field.ends_with("scale") => "true",
+            _ => "12",
+        };
+        let fault = check_definition(field, wrong).expect_err(field);
+        assert!(concerns(&fault, field), "{field}: {fault:?}");
+    }
+}

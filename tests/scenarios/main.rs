@@ -1,0 +1,16 @@
+//! The real binary from outside: documents whose examples run, kills, power cuts, starts that must fail, stops.
+//!
+//! Each scenario prints its seed. `TRACKTAGS_TEST_FULL=1` (set by `tests/run --full`) runs the long loops.
+
+// A scenario says what it did and which seed repeats it.
+#![allow(clippy::print_stdout)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cuts;
+mod kills;
+mod readme;
+mod seed;
+mod starts;
+mod stops;

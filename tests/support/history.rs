@@ -1,0 +1,68 @@
+//! Reads the embedded store as its users do: `history.db`, table `metrics`, from another process.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use dataflows::types::{Amount, Tally};
+use rusqlite::{Connection, OpenFlags, Row};
+
+/// (customer id or nothing, metric name).
+pub type Name = (Option<String>, String);
+
+/// What the store has of one series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The tallies of all rows together.
+    pub tally: Tally,
+    /// `value` of the newest row.
+    pub newest_value: Amount,
+    /// How many rows there are.
+    pub rows: usize,
+}
+
+/// All series of the demo business that have rows. The error is one of the store or of its content.
+pub fn read(data_dir: &Path) -> Result<BTreeMap<Name, Stored>, String> {
+    read_rows(data_dir).map_err(|why| format!("history.db: {why}"))
+}
+
+fn read_rows(data_dir: &Path) -> rusqlite::Result<BTreeMap<Name, Stored>> {
+    // Not read-only: whoever reads a WAL database must be able to make its shared memory.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(data_dir.join("history.db"), flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    let mut statement = connection.prepare(
+        "SELECT scope, customer_id, metric_name, sum, count, min, max, value FROM metrics
+         WHERE business_id = 'biz_demo' ORDER BY series_id, window_start",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut series = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let customer = match row.get::<_, String>(0)?.as_str() {
+            "customer" => Some(row.get(1)?),
+            _ => None,
+        };
+        let tally = Tally {
+            sum: amount(row, 3)?,
+            count: row.get::<_, i64>(4)? as u64,
+            min: amount(row, 5)?,
+            max: amount(row, 6)?,
+        };
+        let newest_value = amount(row, 7)?;
+        let stored = series.entry((customer, row.get(2)?)).or_insert(Stored {
+            tally: Tally::EMPTY,
+            newest_value,
+            rows: 0,
+        });
+        *stored = Stored { tally: stored.tally.merge(tally), newest_value, rows: stored.rows + 1 };
+    }
+    Ok(series)
+}
+
+/// Amounts are decimal text, never floats.
+fn amount(row: &Row, column: usize) -> rusqlite::Result<Amount> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|why| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(why))
+    })
+}

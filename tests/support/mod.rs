@@ -1,0 +1,80 @@
+//! What the scenarios share: the real binary, the calls a client makes, disks that lose their power, documents whose
+//! examples are run, and the auditor that knows what every answer must be.
+
+pub mod api;
+pub mod audit;
+pub mod disk;
+pub mod documents;
+pub mod history;
+pub mod ledger;
+pub mod server;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The key of the demo business in tests that do not read it from the data directory.
+pub const KEY: &str = "tk_live_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+
+/// `short`, or `long` under `tests/run --full`.
+pub fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var_os("TRACKTAGS_TEST_FULL").is_some() { long } else { short }
+}
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Asks `question` every few milliseconds until it answers `Ok`; after `limit` the last `Err` is the answer.
+pub fn until<T, E>(limit: Duration, mut question: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let start = Instant::now();
+    loop {
+        match question() {
+            Err(_) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
+            answer => return answer,
+        }
+    }
+}
+
+/// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): one seed gives one run of choices.
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// The seed of `TRACKTAGS_TEST_SEED`, else one from the clock. Printed, so that a failure can be tried again.
+    pub fn seeded(test: &str) -> Random {
+        let given = std::env::var("TRACKTAGS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        let seed = given.unwrap_or(clock);
+        println!("{test}: TRACKTAGS_TEST_SEED={seed}");
+        Random(seed)
+    }
+
+    /// Another run of choices.
+    pub fn fork(&mut self) -> Random {
+        Random(self.next())
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number in `[0, bound)`; `bound` is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// A time in `[least, most)`, in milliseconds.
+    pub fn millis(&mut self, least: usize, most: usize) -> Duration {
+        Duration::from_millis((least + self.below(most - least)) as u64)
+    }
+}
