@@ -95,9 +95,8 @@ fn report(name: &str, keys: Keys, input: &Input, shape: &dataflows::types::Shape
         );
     }
     println!(
-        "    rows {}, merges {}, ids {} at {:.1} bytes",
+        "    rows {}, ids {} at {:.1} bytes",
         last.rows,
-        last.merges,
         with_ids.ids,
         with_ids.bytes.saturating_sub(last.bytes) as f64 / with_ids.ids.max(1) as f64,
     );

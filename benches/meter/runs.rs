@@ -5,10 +5,9 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-use dataflows::driver::{Driver, Output, Settings};
+use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::types::{
-    Amount, Batch, ClassSet, Command, EventId, Micros, NO_REPLY, Row, RowKind, SeriesId, Shape, Tally,
-    Update, Work,
+    Amount, ClassSet, Command, EventId, Micros, NO_REPLY, Row, RowKind, SeriesId, Shape, Tally, Update, Work,
 };
 use foldhash::fast::FixedState;
 use timely::worker::Worker;
@@ -52,7 +51,6 @@ pub struct Run {
     pub bytes: usize,
     pub ids: usize,
     pub rows: usize,
-    pub merges: usize,
     /// Bytes of one window beyond the first.
     pub record_bytes: f64,
 }
@@ -176,23 +174,21 @@ struct Seat {
     driver: Driver,
     out: Output,
     rows: usize,
-    merges: usize,
 }
 
 impl Seat {
     fn new(worker: &mut Worker, workers: usize) -> Seat {
         let driver = Driver::new(worker, &Settings { workers, dedup_horizon_secs: 259_200 });
-        Seat { driver, out: Output::default(), rows: 0, merges: 0 }
+        Seat { driver, out: Output::default(), rows: 0 }
     }
 
-    fn apply(&mut self, worker: &mut Worker, work: Work, store: &mut dyn FnMut(&Batch)) {
+    fn apply(&mut self, worker: &mut Worker, work: Work, store: &mut dyn FnMut(PackedBatch)) {
         self.driver.submit(work);
         self.driver.step(worker, &mut self.out);
         for batch in self.out.batches.drain(..) {
-            self.rows += batch.rows.len();
-            self.merges += batch.rows.iter().filter(|row| row.kind != RowKind::Absolute).count();
-            store(&batch);
+            self.rows += batch.len();
             self.driver.acknowledge(batch.class, batch.upper);
+            store(batch);
         }
     }
 }
@@ -202,7 +198,7 @@ pub fn one_worker(input: &Input, shape: &Shape, with_ids: bool) -> Run {
     drive(input, shape, with_ids, &mut |_| {})
 }
 
-fn drive(input: &Input, shape: &Shape, with_ids: bool, store: &mut dyn FnMut(&Batch)) -> Run {
+fn drive(input: &Input, shape: &Shape, with_ids: bool, store: &mut dyn FnMut(PackedBatch)) -> Run {
     // The worker's closure must be 'static, the input is not: this thread is the worker.
     let allocator = timely::communication::Allocator::Thread(Default::default());
     let worker = &mut Worker::new(timely::WorkerConfig::default(), allocator, Some(Instant::now()));
@@ -226,7 +222,6 @@ fn drive(input: &Input, shape: &Shape, with_ids: bool, store: &mut dyn FnMut(&Ba
         bytes: driver.resident_bytes(),
         ids: driver.ids(),
         rows: seat.rows,
-        merges: seat.merges,
         record_bytes: 72.0,
     };
     let end = router.time(Micros::from_seconds(BEGAN_AT_SECS + 4_000));
@@ -291,8 +286,8 @@ pub fn verify(input: &Input, shape: &Shape) {
         (row.series.0, millis / length_millis)
     };
     drive(input, shape, false, &mut |batch| {
-        for row in &batch.rows {
-            let tally = stored.entry(key(row)).or_default();
+        for row in batch.unpack().rows {
+            let tally = stored.entry(key(&row)).or_default();
             *tally = if row.kind == RowKind::Absolute { row.tally } else { tally.merge(row.tally) };
         }
     });

@@ -12,6 +12,7 @@ use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::worker::Worker;
 
 use crate::graph::{self, Input, Shared};
+pub use crate::operators::batch::PackedBatch;
 use crate::operators::meter::Meter;
 pub use crate::operators::meter::Output;
 use crate::types::{ClassSet, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Work};
@@ -163,9 +164,7 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{
-        Amount, Batch, Command, MetricType, Operation, Outcome, RowKind, Shape, Tally, Update,
-    };
+    use crate::types::{Amount, Command, MetricType, Operation, Outcome, RowKind, Shape, Tally, Update};
 
     const EVERY_5_SECONDS: Shape = Shape {
         operation: Operation::Sum,
@@ -215,8 +214,13 @@ mod tests {
         Work::Time { epoch, at: Micros::from_seconds(at_secs), emit, stored: Vec::new() }
     }
 
-    fn values(batch: &Batch) -> Vec<(i64, i128)> {
-        batch.rows.iter().map(|row| (row.window_start.seconds(), row.value.0 / Amount::UNIT)).collect()
+    fn values(batch: PackedBatch) -> Vec<(i64, i128)> {
+        batch
+            .unpack()
+            .rows
+            .iter()
+            .map(|row| (row.window_start.seconds(), row.value.0 / Amount::UNIT))
+            .collect()
     }
 
     #[test]
@@ -225,13 +229,13 @@ mod tests {
         works.extend((0..6).map(|window| update(window as u64 + 2, 5 * window, 5 * window, 1)));
         works.push(time(8, 30, Span::S30));
         works.push(time(9, 60, Span::S30));
-        let out = run(works);
+        let mut out = run(works);
         assert_eq!(
             out.decisions.iter().map(|decision| decision.current.0 / Amount::UNIT).collect::<Vec<_>>(),
             [1, 2, 3, 4, 5, 6]
         );
-        assert_eq!(values(&out.batches[0]), [(0, 1), (5, 2), (10, 3), (15, 4), (20, 5), (25, 6)]);
-        assert!(out.batches[1].rows.is_empty());
+        assert_eq!(values(out.batches.remove(0)), [(0, 1), (5, 2), (10, 3), (15, 4), (20, 5), (25, 6)]);
+        assert!(out.batches[0].is_empty());
     }
 
     #[test]
@@ -239,7 +243,7 @@ mod tests {
         let mut works =
             vec![open(EVERY_5_SECONDS), update(2, 0, 0, 1), update(3, 45, 45, 1), time(4, 60, Span::S30)];
         works.extend([update(5, 61, 3, 10), time(6, 90, Span::S30)]);
-        let rows = &run(works).batches[1].rows;
+        let rows = run(works).batches.remove(1).unpack().rows;
         assert!(matches!(rows[0].kind, RowKind::Merge { value_follows: false, .. }));
         assert_eq!((rows[0].window_start.seconds(), rows[0].tally), (0, Tally::of(Amount::from_units(10))));
         assert_eq!(rows[1].kind, RowKind::Absolute);
@@ -258,6 +262,6 @@ mod tests {
         ]);
         assert_eq!(out.decisions[1].outcome, Outcome::Gone);
         assert_eq!((out.admitted, out.gone), (1, 1));
-        assert!(out.batches[0].rows.is_empty());
+        assert!(out.batches[0].is_empty());
     }
 }

@@ -1,8 +1,9 @@
 //! The main path, top to bottom, once on every worker.
 //!
 //! ```text
-//!   works ─▶ meter ─▶ batch ─▶ deliver ─▶ probe
-//!              └─▶ decisions
+//!   works ─▶ meter ─▶ batch ─▶ probe
+//!              │         └─▶ batches     ┐ the driver's output
+//!              └─▶ decisions             ┘
 //! ```
 //!
 //! * A record of `works` is one worker's share of one epoch; the timestamp is the epoch. The engine has routed it, so all
@@ -22,9 +23,9 @@ use timely::dataflow::operators::{Input as _, Operator as _};
 use timely::dataflow::{InputHandle, Scope, Stream};
 use timely::worker::Worker;
 
-use crate::operators::batch;
+use crate::operators::batch::PackedBatch;
 use crate::operators::meter::{Meter, Output};
-use crate::types::{Batch, Epoch, Work};
+use crate::types::{Epoch, Work};
 
 /// Where the driver puts works.
 pub(crate) type Input = InputHandle<Epoch, CapacityContainerBuilder<Vec<Work>>>;
@@ -45,8 +46,7 @@ pub(crate) fn build(worker: &mut Worker, shared: &Rc<RefCell<Shared>>) -> (Input
     let probe = ProbeHandle::new();
     worker.dataflow_named("metering", |graph: Scope<'_, Epoch>| {
         let changes = meter(graph.input_from(&mut works), shared);
-        let batches = batches(changes);
-        deliver(batches, shared).probe_with(&probe);
+        batch(changes, shared).probe_with(&probe);
     });
     (works, probe)
 }
@@ -55,9 +55,9 @@ pub(crate) fn build(worker: &mut Worker, shared: &Rc<RefCell<Shared>>) -> (Input
 fn meter<'graph>(
     works: Stream<'graph, Epoch, Vec<Work>>,
     shared: &Rc<RefCell<Shared>>,
-) -> Stream<'graph, Epoch, Vec<Batch>> {
+) -> Stream<'graph, Epoch, Vec<PackedBatch>> {
     let shared = Rc::clone(shared);
-    works.unary::<CapacityContainerBuilder<Vec<Batch>>, _, _, _>(Pipeline, "meter", move |_, _| {
+    works.unary::<CapacityContainerBuilder<Vec<PackedBatch>>, _, _, _>(Pipeline, "meter", move |_, _| {
         move |input, output| {
             input.for_each(|capability, works| {
                 let shared = &mut *shared.borrow_mut();
@@ -73,25 +73,13 @@ fn meter<'graph>(
     })
 }
 
-/// Orders each batch.
-fn batches<'graph>(changes: Stream<'graph, Epoch, Vec<Batch>>) -> Stream<'graph, Epoch, Vec<Batch>> {
-    changes.unary::<CapacityContainerBuilder<Vec<Batch>>, _, _, _>(Pipeline, "batch", |_, _| {
-        |input, output| {
-            input.for_each(|capability, batches| {
-                batches.iter_mut().for_each(batch::order);
-                output.session(&capability).give_container(batches);
-            });
-        }
-    })
-}
-
 /// Hands each batch to the driver.
-fn deliver<'graph>(
-    batches: Stream<'graph, Epoch, Vec<Batch>>,
+fn batch<'graph>(
+    batches: Stream<'graph, Epoch, Vec<PackedBatch>>,
     shared: &Rc<RefCell<Shared>>,
-) -> Stream<'graph, Epoch, Vec<Batch>> {
+) -> Stream<'graph, Epoch, Vec<PackedBatch>> {
     let shared = Rc::clone(shared);
-    batches.unary::<CapacityContainerBuilder<Vec<Batch>>, _, _, _>(Pipeline, "deliver", move |_, _| {
+    batches.unary::<CapacityContainerBuilder<Vec<PackedBatch>>, _, _, _>(Pipeline, "batch", move |_, _| {
         move |input, _output| {
             input.for_each(|_capability, batches| {
                 let shared = &mut *shared.borrow_mut();

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dataflows::types::{Batch, ClassSet, Epoch, LiveState, Micros, Row, SeriesId, Span};
+use dataflows::driver::PackedBatch;
+use dataflows::types::{ClassSet, Epoch, LiveState, Micros, Row, SeriesId, Span};
 
 /// Everything that changed in one class up to one time entry, all workers' rows merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +27,15 @@ pub struct Emission {
 }
 
 impl Emission {
-    fn merge(class: Span, upper: Epoch, at: Micros, parts: Vec<Batch>, after: Option<SeriesId>) -> Self {
+    fn merge(
+        class: Span,
+        upper: Epoch,
+        at: Micros,
+        parts: Vec<PackedBatch>,
+        after: Option<SeriesId>,
+    ) -> Self {
         let (mut rows, mut states) = (Vec::new(), Vec::new());
-        for mut part in parts {
+        for mut part in parts.into_iter().map(PackedBatch::unpack) {
             rows.append(&mut part.rows);
             states.append(&mut part.states);
         }
@@ -46,7 +53,7 @@ impl Emission {
 /// What is being put together and what is on its way.
 pub(crate) struct Emissions {
     workers: usize,
-    parts: HashMap<(Span, Epoch), Vec<Batch>>,
+    parts: HashMap<(Span, Epoch), Vec<PackedBatch>>,
     /// Classes that must not be emitted now: being put together or on the way.
     busy: ClassSet,
     /// Emissions of which the store has the first series already.
@@ -82,7 +89,7 @@ impl Emissions {
     }
 
     /// Takes one worker's batch.
-    pub(crate) fn collect(&mut self, batch: Batch) -> Collected {
+    pub(crate) fn collect(&mut self, batch: PackedBatch) -> Collected {
         let (class, upper, at) = (batch.class, batch.upper, batch.at);
         let parts = self.parts.entry((class, upper)).or_default();
         parts.push(batch);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use dataflows::driver::{Driver, Output, Settings};
+use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{
     Batch, Command, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Row, SeriesId, SeriesState, Span,
@@ -220,7 +220,7 @@ impl Hand {
         }
         assert_eq!(decisions.len(), 0, "every decision belongs to an epoch");
         assert!(seen.decisions.keys().all(|(_, item)| *item != NO_REPLY));
-        for batch in output.batches {
+        for batch in output.batches.into_iter().map(PackedBatch::unpack) {
             self.check(&batch);
             if !batch.rows.is_empty() || !batch.states.is_empty() {
                 let before = seen.emissions.insert((batch.upper, batch.class), (batch.rows, batch.states));

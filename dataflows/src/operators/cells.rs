@@ -33,7 +33,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A tally in 48 bytes: least and greatest in 96 bits each, and 16 bits of marks above the count.
 ///
 /// Amounts are below 2^80, as admission sees to; 2^48 updates are more than a flush window or a life can hold.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct Sums {
     sum_low: u64,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `Work::Updates` | a `Decision` for each update that somebody waits for |
 //! | `Work::Commands` | nothing; series open, change, are cut, close |
-//! | `Work::Time` | a `Batch` for each class that is due |
+//! | `Work::Time` | a `PackedBatch` for each class that is due |
 //!
 //! State: `cells` says what a series costs, `ids` what an id does. An update of the newest window touches one cache line,
 //! asked for some updates ahead; one that opens a window touches two or three more.
@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 
+use super::batch::PackedBatch;
 use super::cells::{Flags, NONE, moment};
 use super::convert::When;
 use super::dirty::DirtySet;
@@ -26,8 +27,8 @@ use super::snapshot::Snapshot;
 use super::tick::{LENGTHS_MICROS, SPANS, Tick};
 use crate::prefetch::prefetch;
 use crate::types::{
-    Amount, Batch, ClassSet, Command, Decision, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId,
-    SeriesState, Span, Standing, Update, Work,
+    Amount, ClassSet, Command, Decision, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId, SeriesState,
+    Span, Standing, Update, Work,
 };
 
 /// How many updates ahead a cell is asked for, then its newest record, then its oldest.
@@ -50,7 +51,7 @@ pub struct Output {
     /// Which epoch the decisions belong to: (epoch, number of decisions), in order; epochs without are left out.
     pub groups: Vec<(Epoch, usize)>,
     /// The changed rows of the classes that were due.
-    pub batches: Vec<Batch>,
+    pub batches: Vec<PackedBatch>,
     /// Updates counted.
     pub admitted: u64,
     /// Updates not counted because their id was remembered.
@@ -100,7 +101,7 @@ impl Meter {
     }
 
     /// Applies one work. What is due is handed to `emit`, as it is at this epoch.
-    pub fn apply(&mut self, work: Work, out: &mut Output, emit: &mut dyn FnMut(Batch)) {
+    pub fn apply(&mut self, work: Work, out: &mut Output, emit: &mut dyn FnMut(PackedBatch)) {
         self.applied = work.epoch();
         match work {
             Work::Updates { epoch, stamp, updates, ids } => {
@@ -301,16 +302,15 @@ impl Meter {
         upper: Epoch,
         class: Span,
         stored: Option<SeriesId>,
-        emit: &mut dyn FnMut(Batch),
+        emit: &mut dyn FnMut(PackedBatch),
     ) {
         let flight = &mut self.tick.flights[class as usize];
         (flight.emission, flight.upper) = (flight.emission.wrapping_add(1), upper);
         let emission = flight.emission;
         let slots = self.classes[class as usize].take();
-        let mut batch =
-            Batch { class, upper, at: self.tick.arrival, worker: self.worker, ..Batch::default() };
-        batch.rows.reserve(slots.len());
-        batch.states.reserve(slots.len());
+        let (at, worker) = (self.tick.arrival, self.worker);
+        let mut batch = PackedBatch { class, upper, at, worker, ..PackedBatch::default() };
+        batch.packed.reserve(slots.len());
         for (index, &slot) in slots.iter().enumerate() {
             self.plain.look_ahead(&slots, index);
             let through = stored.unwrap_or(SeriesId(0));
@@ -322,7 +322,7 @@ impl Meter {
                 if stored.is_some() && self.plain.series(slot) <= through {
                     self.plain.mark_stored(slot);
                 } else {
-                    batch.states.extend(self.plain.emit(slot, emission, &mut batch.rows));
+                    self.plain.emit(slot, emission, &mut batch);
                 }
             } else if let Some(ledger) = self.ledgers.get_mut(&slot) {
                 if stored.is_some() && ledger.series() <= through {

@@ -12,7 +12,7 @@ use super::chunks::{Chunks, Slab};
 use super::shapes::Shapes;
 use super::tick::{LENGTHS_MICROS, Tick};
 use crate::prefetch::prefetch;
-use crate::types::{Amount, LiveState, MetricType, Micros, SeriesId, Shape, Standing, Tally};
+use crate::types::{Amount, MetricType, Micros, SeriesId, Shape, Standing, Tally};
 
 /// How many series ahead an emission asks for.
 const AHEAD: usize = 16;
@@ -177,7 +177,7 @@ impl Plain {
                 packed_seconds(start).ok_or(NeedsLedger)? // A week or month may begin before 1970.
             }
         };
-        self.let_leave(slot, now);
+        self.leave_one(slot, now);
         let mut record = Record::new(cell.sums, cell.window, Amount::ZERO);
         if !cell.flags.has(Flags::PERIODIC) {
             record = self.roll_period(slot, event_at, period, now);
@@ -254,7 +254,7 @@ impl Plain {
         amount: Amount,
         now: &Tick,
     ) -> Result<bool, NeedsLedger> {
-        self.let_leave(slot, now);
+        while self.leave_one(slot, now) {}
         let cell = *self.cells.get(slot);
         let start = packed_seconds(floor(event_at, cell.flags.flush())).ok_or(NeedsLedger)?;
         let (found, elder) = self.locate(slot, start);
@@ -410,14 +410,6 @@ impl Plain {
         shape.limit.is_some()
             && is_open(shape, period, arrival)
             && shape.is_breached(&self.tally_at(slot, event_at))
-    }
-
-    /// The newest live period. The series has had an update.
-    pub fn live_state(&self, slot: u32) -> LiveState {
-        let (tally, shape) = (self.current(slot), self.shape(slot));
-        let period = Calendar { shape, cuts: &[] }.period(moment(self.cells.get(slot).window));
-        let series = self.cold.get(slot).series;
-        LiveState { series, period_start: period.start, tally, value: shape.value(&tally) }
     }
 
     /// The series in a slot that is in use.

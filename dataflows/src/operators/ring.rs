@@ -1,9 +1,9 @@
 //! The older windows of an ordinary series: a ring of records from oldest to newest, entered at the newest.
 //!
-//! A roll puts one record behind the newest and takes those from the other end that have left; both touch two records at
-//! most, however long the ring is. Late updates walk it from the oldest.
+//! A roll puts one record behind the newest and takes one from the other end if it has left; that touches two records,
+//! however long the ring is. Late updates walk it from the oldest.
 
-use super::cells::{NONE, Record, moment};
+use super::cells::{EMISSIONS, Flags, NONE, Record, moment};
 use super::plain::Plain;
 use super::tick::Tick;
 
@@ -67,24 +67,21 @@ impl Plain {
         moment(record.window) < now.horizons[flags.flush()] && is_in_store(record, flags.class(), now)
     }
 
-    /// Frees the oldest records as far as they have left. Where a window is not a period, the newest that left stays: a
-    /// window opened late takes its value.
-    pub(super) fn let_leave(&mut self, slot: u32, now: &Tick) {
-        loop {
-            let cell = self.cells.get(slot);
-            let (newest, flags) = (cell.newest, cell.flags);
-            let Some(oldest) = self.oldest(newest) else { return };
-            if !self.has_left(slot, oldest, now) {
-                return;
-            }
-            if !flags.has(super::cells::Flags::PERIODIC) {
-                let next = self.records.items.get(oldest).newer;
-                if oldest == newest || !self.has_left(slot, next, now) {
-                    return;
-                }
-            }
-            self.pop_oldest(slot, newest, oldest);
+    /// Frees the oldest record if it has left; returns whether it did. Where a window is not a period, the newest that
+    /// left stays: a window opened late takes its value.
+    pub(super) fn leave_one(&mut self, slot: u32, now: &Tick) -> bool {
+        let cell = self.cells.get(slot);
+        let (newest, is_periodic) = (cell.newest, cell.flags.has(Flags::PERIODIC));
+        let Some(oldest) = self.oldest(newest) else { return false };
+        if !self.has_left(slot, oldest, now) {
+            return false;
         }
+        let next = self.records.items.get(oldest).newer;
+        if !is_periodic && (oldest == newest || !self.has_left(slot, next, now)) {
+            return false;
+        }
+        self.pop_oldest(slot, newest, oldest);
+        true
     }
 
     /// The record that starts at a moment, and the last one before it.
@@ -105,7 +102,6 @@ impl Plain {
 /// kept for one emission more than need be.
 fn is_in_store(record: &Record, class: usize, now: &Tick) -> bool {
     let flight = &now.flights[class];
-    let is_under_way =
-        flight.is_under_way() && record.sums.sent() == flight.emission % super::cells::EMISSIONS;
+    let is_under_way = flight.is_under_way() && record.sums.sent() == flight.emission % EMISSIONS;
     !record.sums.is_dirty() && !is_under_way
 }

@@ -1,43 +1,63 @@
 //! What an ordinary series has to emit: its dirty windows as rows, oldest first.
 
+use super::batch::{Live, PackedBatch, PackedRow};
 use super::calendar::Calendar;
-use super::cells::{Flags, Record, Sums, moment};
+use super::cells::{Flags, NONE, Record, moment};
 use super::plain::Plain;
 use super::tick::{LENGTHS_MICROS, Tick};
-use crate::types::{Amount, LiveState, Micros, Row, RowKind};
+use crate::types::{Amount, LiveState, MetricType, Micros};
 
 impl Plain {
-    /// Appends the dirty rows of a series, which become part of this emission. Returns the newest live period, for
-    /// `series_state`, if there were any.
-    pub fn emit(&mut self, slot: u32, emission: u32, rows: &mut Vec<Row>) -> Option<LiveState> {
-        let before = rows.len();
+    /// Appends the dirty rows of a series, which become part of this emission, and its newest live period if there were
+    /// any.
+    pub fn emit(&mut self, slot: u32, emission: u32, batch: &mut PackedBatch) {
+        let before = batch.packed.len();
         let flags = self.cells.get(slot).flags;
         if flags.has(Flags::OLDER_DIRTY) {
-            self.emit_records(slot, emission, rows);
+            self.emit_records(slot, emission, batch);
             self.cells.get_mut(slot).flags.0 &= !Flags::OLDER_DIRTY;
         }
-        let is_dirty = self.cells.get(slot).sums.is_dirty();
-        if !is_dirty && rows.len() == before {
-            return None;
+        let cell = self.cells.get_mut(slot);
+        if !cell.sums.is_dirty() {
+            if batch.packed.len() > before {
+                batch.states.push(self.live_state(slot));
+            }
+            return;
         }
-        let live = self.live_state(slot);
-        if is_dirty {
-            let cell = self.cells.get_mut(slot);
-            cell.sums.mark_sent(emission);
-            rows.push(row(self.cold.get(slot).series, cell.window, flags, &cell.sums, live.value));
+        cell.sums.mark_sent(emission);
+        let (sums, window, is_whole) = (cell.sums, cell.window, cell.base == NONE);
+        let (shape, series) = (self.shape(slot), self.cold.get(slot).series);
+        let live = match shape.metric_type {
+            _ if flags.has(Flags::PERIODIC) => Live::Window,
+            MetricType::Checkpoint | MetricType::StripeBilling if is_whole => Live::Unbounded,
+            _ => Live::Unsaid,
+        };
+        let mut value = shape.value(&sums.tally());
+        if live == Live::Unsaid {
+            let state = self.live_state(slot);
+            value = state.value;
+            batch.states.push(state);
         }
-        Some(live)
+        batch.packed.push(PackedRow::new(series, sums, window, length_secs(flags), value, live));
     }
 
     #[inline(never)]
-    fn emit_records(&mut self, slot: u32, emission: u32, rows: &mut Vec<Row>) {
+    fn emit_records(&mut self, slot: u32, emission: u32, batch: &mut PackedBatch) {
         let (flags, series) = (self.cells.get(slot).flags, self.cold.get(slot).series);
         let dirty: Vec<u32> =
             self.ring(slot).filter(|&record| self.records.items.get(record).sums.is_dirty()).collect();
         for index in dirty {
             let record = *self.records.items.get(index);
             let value = self.value(slot, &record);
-            rows.push(row(series, record.window, flags, &record.sums, value));
+            let length_secs = length_secs(flags);
+            batch.packed.push(PackedRow::new(
+                series,
+                record.sums,
+                record.window,
+                length_secs,
+                value,
+                Live::Unsaid,
+            ));
             self.records.items.get_mut(index).sums.mark_sent(emission);
         }
     }
@@ -56,6 +76,14 @@ impl Plain {
         shape.value(&own.map_or(record.sums, |own| own.sums).tally())
     }
 
+    /// The newest live period. The series has had an update.
+    fn live_state(&self, slot: u32) -> LiveState {
+        let (tally, shape) = (self.current(slot), self.shape(slot));
+        let period = Calendar { shape, cuts: &[] }.period(moment(self.cells.get(slot).window));
+        let series = self.cold.get(slot).series;
+        LiveState { series, period_start: period.start, tally, value: shape.value(&tally) }
+    }
+
     /// There is nothing to emit: it is in the store already, or never will be.
     pub fn mark_stored(&mut self, slot: u32) {
         let ring: Vec<u32> = self.ring(slot).collect();
@@ -71,13 +99,11 @@ impl Plain {
     pub fn sweep(&mut self, slot: u32, now: &Tick) {
         let flags = self.flags(slot);
         if flags.is_plain() && flags.is_touched() {
-            self.let_leave(slot, now);
+            while self.leave_one(slot, now) {}
         }
     }
 }
 
-fn row(series: crate::types::SeriesId, window: u32, flags: Flags, sums: &Sums, value: Amount) -> Row {
-    let window_start = moment(window);
-    let window_end = Micros(window_start.0 + LENGTHS_MICROS[flags.flush()]);
-    Row { series, window_start, window_end, tally: sums.tally(), value, kind: RowKind::Absolute }
+fn length_secs(flags: Flags) -> u32 {
+    (LENGTHS_MICROS[flags.flush()] / Micros::PER_SECOND) as u32
 }
