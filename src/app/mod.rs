@@ -292,7 +292,7 @@ fn stored_progress(store: &mut SqliteStore, journal_id: &str, path: &Path) -> an
     if progress.journal_id.is_some_and(|other| other != journal_id) {
         bail!("{} was written from another journal: move it out of the data directory", path.display());
     }
-    Ok(StoredProgress { definitions: progress.definitions, classes: progress.classes })
+    Ok(StoredProgress { definitions: progress.definitions, classes: progress.classes, whole: progress.whole })
 }
 
 fn demo_definitions(registry: &Registry, key: &str, now: Micros) -> Vec<Definition> {
