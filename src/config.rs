@@ -27,7 +27,7 @@ pub struct Period(pub Duration);
 pub struct Secret(pub String);
 
 /// When an update counts as durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// After fsync: it survives a power cut.
@@ -85,7 +85,7 @@ pub struct Options {
     #[arg(long, env = "TRACKTAGS_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
     /// When an update counts as durable [default: fsync]
-    #[arg(long, env = "TRACKTAGS_DURABILITY")]
+    #[arg(long, env = "TRACKTAGS_DURABILITY", value_name = "fsync|os")]
     pub durability: Option<Durability>,
     /// Key of the admin routes, at least 16 characters [default: generated into the data directory]
     #[arg(long, env = "TRACKTAGS_ADMIN_KEY", value_name = "KEY", hide_env_values = true)]
@@ -304,9 +304,14 @@ fn require(
 fn read(path: &PathBuf) -> Result<Options, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.clone(), source };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| ConfigError::Malformed {
-        path: path.clone(),
-        why: error.message().lines().collect::<Vec<_>>().join(" "),
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // The key alone: the value may be a secret.
+        let begin = error
+            .span()
+            .map_or(0, |span| text[..span.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1));
+        let key = text[begin..].split(['=', '\n']).next().unwrap_or_default().trim();
+        let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        ConfigError::Malformed { path: path.clone(), why: format!("at `{key}`: {message}") }
     })
 }
 
@@ -352,6 +357,17 @@ impl TryFrom<String> for Period {
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+impl FromStr for Durability {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "fsync" => Ok(Durability::Fsync),
+            "os" => Ok(Durability::Os),
+            _ => Err("it must be fsync or os"),
+        }
     }
 }
 

@@ -22,9 +22,6 @@ use crate::types::{
 };
 use series::Series;
 
-/// Rows by window start: (end, tally, value). The value is none where it depends on how the row was written.
-pub type Rows = BTreeMap<Micros, (Micros, Tally, Option<Amount>)>;
-
 /// One update, as it was journaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
@@ -62,6 +59,17 @@ pub struct Emission {
     pub rows: Vec<Row>,
     /// Newest live periods of the series with changed windows, in series order.
     pub states: Vec<LiveState>,
+}
+
+/// What a row must say once everything is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truth {
+    /// First moment behind the window.
+    pub end: Micros,
+    /// All updates of the window.
+    pub tally: Tally,
+    /// None where it depends on how the row was written: absolute or merged.
+    pub value: Option<Amount>,
 }
 
 /// All series, and the remembered ids.
@@ -175,9 +183,8 @@ impl Reference {
         self.series.keys().copied()
     }
 
-    /// What the store must hold of a series in the end, by window: (end, tally, value). None if it was not always
-    /// stored. The value is none where it depends on how the row was written.
-    pub fn rows(&self, series: SeriesId) -> Option<Rows> {
+    /// What the store must hold of a series in the end, by window. None if it was not always stored.
+    pub fn rows(&self, series: SeriesId) -> Option<BTreeMap<Micros, Truth>> {
         self.series.get(&series).filter(|series| series.was_always_stored).map(Series::rows)
     }
 

@@ -16,7 +16,8 @@ CREATE TABLE writer (
 CREATE TABLE sink_progress (
     class          TEXT PRIMARY KEY,
     upper          INTEGER NOT NULL, -- journal epoch of the last batch (or definition) that is in
-    through_series INTEGER NOT NULL  -- greatest series of that batch that is in; 4294967295: all
+    through_series INTEGER NOT NULL, -- greatest series of that batch that is in; 4294967295: all
+    whole_upper    INTEGER NOT NULL  -- journal epoch of the last batch that is in whole
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE businesses (

@@ -29,7 +29,7 @@ use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
 use crate::sinks::{self, HistorySink, SinkHealth};
 use crate::store::{SqliteHistory, SqliteStore, Store};
-use signals::Signals;
+pub use signals::Signals;
 use snapshots::Snapshots;
 
 /// The demo business of `--dev` and its customer.
@@ -120,7 +120,8 @@ async fn stop_signal() {
     }
 }
 
-fn journal_options(config: &Config) -> journal::Options {
+/// Where and how the journal of this configuration is kept.
+pub fn journal_options(config: &Config) -> journal::Options {
     journal::Options {
         segment_bytes: config.segment_bytes,
         retain: config.journal_retain,
@@ -134,7 +135,7 @@ fn journal_options(config: &Config) -> journal::Options {
 }
 
 /// Everything behind HTTP.
-struct Service {
+pub struct Service {
     control: Control,
     control_thread: JoinHandle<()>,
     admission: Admission,
@@ -147,7 +148,8 @@ struct Service {
 }
 
 impl Service {
-    fn start(
+    /// Recovers what the journal holds and starts every room. Blocking.
+    pub fn start(
         config: &Config,
         recovery: Recovery,
         clock: Arc<dyn Clock>,
@@ -203,7 +205,8 @@ impl Service {
         Ok(Service { control, control_thread, admission, shared, journal, sink, workers, snapshots, history })
     }
 
-    fn rooms(&self, config: &Config) -> Rooms {
+    /// What the routes need.
+    pub fn rooms(&self, config: &Config) -> Rooms {
         Rooms {
             control: self.control.clone(),
             admission: self.admission.clone(),
@@ -245,8 +248,8 @@ impl Service {
         Ok(())
     }
 
-    /// Stops in reverse. After a failed journal nothing more is written.
-    fn stop(self, failed: bool) {
+    /// Stops in reverse. After a failed journal nothing more is written. Blocking.
+    pub fn stop(self, failed: bool) {
         self.control.stop();
         let _ = self.control_thread.join();
         self.snapshots.stop();
@@ -289,7 +292,7 @@ fn stored_progress(store: &mut SqliteStore, journal_id: &str, path: &Path) -> an
     if progress.journal_id.is_some_and(|other| other != journal_id) {
         bail!("{} was written from another journal: move it out of the data directory", path.display());
     }
-    Ok(StoredProgress { definitions: progress.definitions, classes: progress.classes })
+    Ok(StoredProgress { definitions: progress.definitions, classes: progress.classes, whole: progress.whole })
 }
 
 fn demo_definitions(registry: &Registry, key: &str, now: Micros) -> Vec<Definition> {

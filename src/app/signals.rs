@@ -4,8 +4,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use hyper::Method;
-
 use crate::clock::Clock;
 use crate::engine::{Shared, Ticket};
 use crate::http::{self, Readiness};
@@ -18,7 +16,7 @@ const READY: u8 = 1;
 const DRAINING: u8 = 2;
 
 /// See the header.
-pub(super) struct Signals {
+pub struct Signals {
     clock: Arc<dyn Clock>,
     health: Arc<SinkHealth>,
     telemetry: Telemetry,
@@ -27,7 +25,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn new(clock: Arc<dyn Clock>, health: Arc<SinkHealth>) -> Self {
+    /// Of a service that is starting.
+    pub fn new(clock: Arc<dyn Clock>, health: Arc<SinkHealth>) -> Self {
         let telemetry = Telemetry::default();
         Signals { clock, health, telemetry, stage: STARTING.into(), rooms: OnceLock::new() }
     }
@@ -77,8 +76,8 @@ impl http::Signals for Signals {
         self.telemetry.exposition(&self.reading())
     }
 
-    fn answered(&self, method: &Method, route: &'static str, status: u16, elapsed: Duration) {
-        self.telemetry.request(route, method.as_str(), status, elapsed);
+    fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration) {
+        self.telemetry.request(route, method, status, elapsed);
     }
 }
 

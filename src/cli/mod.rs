@@ -16,6 +16,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
+    #[command(args_override_self = true)]
     Serve(Box<Options>),
 }
 

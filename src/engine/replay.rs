@@ -4,11 +4,12 @@
 //! already seen deleted change nothing and are skipped. The workers run beside the reader; every `FLUSH_UPDATES` updates
 //! it waits for them, so that a long journal does not pile up in their queues.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError};
 
 use dataflows::types::packed::{self, Keyed};
-use dataflows::types::{Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesState, Update};
+use dataflows::types::{Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesState, Span, Update};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -32,6 +33,8 @@ pub struct StoredProgress {
     pub definitions: Epoch,
     /// Emissions.
     pub classes: StoredClasses,
+    /// The last emission of each class that is in whole.
+    pub whole: BTreeMap<Span, Epoch>,
 }
 
 /// Why the state could not be rebuilt.
@@ -71,8 +74,11 @@ pub fn replay(
     if let Some(mut snapshot) = recovery.snapshot()? {
         state = restore(&mut snapshot, shared, stored)?;
     }
-    for (&class, &(upper, through)) in &stored.classes {
-        for queue in &shared.queues {
+    for queue in &shared.queues {
+        for (&class, &upper) in &stored.whole {
+            queue.send(Message::Stored(class, upper, SeriesId(u32::MAX)));
+        }
+        for (&class, &(upper, through)) in &stored.classes {
             queue.send(Message::Stored(class, upper, through));
         }
     }
@@ -115,7 +121,7 @@ impl Replay<'_> {
                 self.replayed.router.definitions(frame.epoch, frame.stamp, definitions.clone(), None);
                 self.learn(&definitions);
             }
-            Kind::Time => self.replayed.router.time(frame.epoch, frame.stamp, &self.stored.classes),
+            Kind::Time => self.replayed.router.time(frame.epoch, frame.stamp, self.stored),
             Kind::Clock | Kind::Start | Kind::Seal => {}
         }
         self.replayed.frames += 1;

@@ -15,7 +15,7 @@ use dataflows::types::{
 };
 use tokio::sync::oneshot;
 
-use super::{Message, RouterState, Shared, SnapshotTicket, Ticket, UpdateTicket};
+use super::{Message, RouterState, Shared, SnapshotTicket, StoredProgress, Ticket, UpdateTicket};
 use crate::control::{ControlError, DefinitionTicket};
 use crate::journal::{Durable, Follower, JournalError, Kind, Position, Rejected};
 
@@ -121,13 +121,16 @@ impl Router {
     }
 
     /// Sends a time entry. `stored` is what the store had at the start, for a replay.
-    pub(crate) fn time(&mut self, epoch: Epoch, at: Micros, stored: &StoredClasses) {
-        let mut known = Vec::new();
+    pub(crate) fn time(&mut self, epoch: Epoch, at: Micros, stored: &StoredProgress) {
+        let whole = stored.whole.iter().filter(|&(class, &upper)| {
+            upper == epoch && stored.classes.get(class).is_none_or(|&(last, _)| last != epoch)
+        });
+        let mut known: Vec<_> = whole.map(|(&class, _)| (class, SeriesId(u32::MAX))).collect();
         let flush = self.shared.flush.load(Ordering::Acquire);
         let boundaries = if flush { ClassSet::ALL } else { boundaries(self.state.last_time, at) };
         let mut due = ClassSet(self.state.pending.0 | boundaries.0);
         self.state.last_time = at;
-        for (&class, &(upper, through)) in stored {
+        for (&class, &(upper, through)) in &stored.classes {
             // What lies at or before the store's progress is not emitted again; at it, the store's part is known.
             if upper >= epoch {
                 due.0 &= !(1 << class as u16);
@@ -137,7 +140,7 @@ impl Router {
             }
         }
         // The sink wrote in the order of the epochs: nothing is emitted before the last one it came to.
-        let settled = stored.values().all(|&(upper, _)| upper < epoch);
+        let settled = stored.classes.values().all(|&(upper, _)| upper < epoch);
         let emit = {
             let mut emissions = self.shared.emissions();
             for &(class, through) in known.iter().filter(|(_, through)| through.0 != u32::MAX) {
@@ -188,7 +191,7 @@ impl Follower<Ticket> for Router {
         for durable in epochs {
             let (epoch, stamp) = (durable.epoch, durable.stamp);
             match durable.kind {
-                Kind::Time => self.time(epoch, stamp, &StoredClasses::new()),
+                Kind::Time => self.time(epoch, stamp, &StoredProgress::default()),
                 Kind::Updates | Kind::Definitions => {
                     for companion in durable.companions {
                         match companion {

@@ -24,7 +24,7 @@ mod socket;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_core::Stream;
@@ -35,6 +35,7 @@ use warp::path::FullPath;
 
 use crate::admission::parse::series::Bounds;
 use crate::admission::{Admission, parse::names};
+use crate::clock::{Clock, SystemClock};
 use crate::control::{Control, Principal};
 use crate::store::History;
 use auth::Access;
@@ -54,8 +55,9 @@ pub trait Signals: Send + Sync {
     fn readiness(&self) -> Readiness;
     /// The Prometheus text.
     fn exposition(&self) -> String;
-    /// A request was answered. `route` is its pattern, or `other` where no route matched.
-    fn answered(&self, method: &Method, route: &'static str, status: u16, elapsed: Duration);
+    /// A request was answered. `method` and `route` are those of the table, or `other` where no route matched: what a
+    /// client makes up is no label.
+    fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration);
 }
 
 /// The rooms behind, once they are recovered.
@@ -160,19 +162,23 @@ async fn respond<B: Buf>(
     headers: HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response<Bytes> {
-    let began = Instant::now();
+    let since_begin = SystemClock::default();
     let request_id = backend.next_request_id();
-    let (route, result) = match routes::find(&method, path.as_str()) {
-        Found::Route(route, parameters) => {
-            (route.path, dispatch(backend, route, &parameters, &query, headers, body).await)
+    let (known, route, result) = match routes::find(&method, path.as_str()) {
+        Found::Route(route, parameters) => (
+            route.method.as_str(),
+            route.path,
+            dispatch(backend, route, &parameters, &query, headers, body).await,
+        ),
+        Found::OtherMethods(allow) => ("other", "other", Err(ApiError::method_not_allowed(&allow))),
+        Found::Nothing => {
+            ("other", "other", Err(ApiError::not_found("no_such_path", "there is no such path")))
         }
-        Found::OtherMethods(allow) => ("other", Err(ApiError::method_not_allowed(&allow))),
-        Found::Nothing => ("other", Err(ApiError::not_found("no_such_path", "there is no such path"))),
     };
     let mut response = result.unwrap_or_else(|error| error.into_reply(&request_id)).into_response();
     let request_id = HeaderValue::from_str(&request_id).expect("the id is ASCII");
     response.headers_mut().insert(X_REQUEST_ID, request_id);
-    backend.signals.answered(&method, route, response.status().as_u16(), began.elapsed());
+    backend.signals.answered(known, route, response.status().as_u16(), since_begin.monotonic());
     response
 }
 

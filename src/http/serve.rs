@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::error::ApiError;
 use super::socket::{Pace, Socket};
@@ -149,7 +149,10 @@ where
         .max_buf_size(HEADER_BYTES_MAX)
         .serve_connection(io, paced);
     let mut served = pin!(watcher.watch(served));
-    let mut timer = pin!(sleep_until(pace.due().unwrap_or_else(Instant::now)));
+    // The age at which the timer fires. It runs late on purpose: it is set anew only when it fires, or when something
+    // is due before it does.
+    let mut wake_at = pace.due().unwrap_or_default();
+    let mut timer = pin!(sleep(wake_at));
     poll_fn(|cx| {
         if let Poll::Ready(end) = served.as_mut().poll(cx) {
             if let Err(error) = end {
@@ -157,20 +160,18 @@ where
             }
             return Poll::Ready(());
         }
-        // The timer runs late on purpose: it is moved only when it fires, or when something is due before it does.
         loop {
             let due = pace.due();
-            if let Some(due) = due.filter(|&due| due < timer.deadline()) {
-                timer.as_mut().reset(due);
-            }
-            if timer.as_mut().poll(cx).is_pending() {
+            if due.is_some_and(|due| due < wake_at) {
+                wake_at = due.unwrap_or_default();
+            } else if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            } else if due.is_some_and(|due| due <= pace.age()) {
+                return Poll::Ready(());
+            } else {
+                wake_at = due.unwrap_or_else(|| pace.age() + pace.idle_timeout());
             }
-            match due {
-                Some(due) if due <= Instant::now() => return Poll::Ready(()),
-                Some(due) => timer.as_mut().reset(due),
-                None => timer.as_mut().reset(Instant::now() + pace.idle_timeout()),
-            }
+            timer.set(sleep(wake_at.saturating_sub(pace.age())));
         }
     })
     .await;

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+
+use crate::clock::{Clock, SystemClock};
 
 /// How long unread bytes are thrown away.
 const LINGER: Duration = Duration::from_secs(2);
@@ -32,9 +33,8 @@ const LINGERING: u8 = 3;
 
 /// Where a connection stands and when it is overdue. Only the connection's own task touches it; the atomics are for the
 /// compiler, hence relaxed.
-#[derive(Debug)]
 pub(super) struct Pace {
-    started: Instant,
+    since_connect: SystemClock,
     header_timeout: Duration,
     idle_timeout: Duration,
     phase: AtomicU8,
@@ -46,7 +46,7 @@ impl Pace {
     /// A new connection: its first header is due.
     pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
         let pace = Pace {
-            started: Instant::now(),
+            since_connect: SystemClock::default(),
             header_timeout,
             idle_timeout,
             phase: AtomicU8::new(HEAD),
@@ -58,7 +58,7 @@ impl Pace {
     }
 
     fn enter(&self, phase: u8, timeout: Option<Duration>) {
-        let due = timeout.map_or(NEVER, |timeout| (self.started.elapsed() + timeout).as_millis() as u64);
+        let due = timeout.map_or(NEVER, |timeout| (self.age() + timeout).as_millis() as u64);
         self.phase.store(phase, Ordering::Relaxed);
         self.due_millis.store(due, Ordering::Relaxed);
     }
@@ -83,10 +83,15 @@ impl Pace {
         self.idle_timeout
     }
 
-    /// When the connection is to be closed, as things stand; none while a request is being answered.
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// How old the connection is.
+    pub(super) fn age(&self) -> Duration {
+        self.since_connect.monotonic()
+    }
+
+    /// At which age the connection is to be closed, as things stand; none while a request is being answered.
+    pub(super) fn due(&self) -> Option<Duration> {
         let due = self.due_millis.load(Ordering::Relaxed);
-        (due != NEVER).then(|| self.started + Duration::from_millis(due))
+        (due != NEVER).then(|| Duration::from_millis(due))
     }
 }
 

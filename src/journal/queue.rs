@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::{Append, Options, Rejected};
 
+/// How often the writer yields for a group that grows.
+const YIELDS_MAX: u32 = 16;
+
 /// One thing in the queue.
 pub(super) enum Entry<T> {
     Append(Append<T>),
@@ -138,10 +141,29 @@ impl<T> Queue<T> {
                 None => self.sleep(state),
             };
         }
+        state = self.gather(state);
         state.woken = false;
         state.bytes = 0;
         std::mem::swap(&mut state.entries, taken);
         state.phase
+    }
+
+    /// Lets others run while that makes the group grow. On a busy machine more then share one fsync; on an idle one a
+    /// yield comes back at once.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        for _ in 0..YIELDS_MAX {
+            let waiting = state.entries.len();
+            if waiting == 0 {
+                break;
+            }
+            drop(state);
+            std::thread::yield_now();
+            state = self.lock();
+            if state.entries.len() == waiting {
+                break;
+            }
+        }
+        state
     }
 
     fn sleep<'a>(&self, mut state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {

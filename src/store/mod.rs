@@ -37,6 +37,9 @@ pub struct Progress {
     /// Per batch class: the last epoch with a commit, and the greatest series whose rows of it are in (`ALL_SERIES`:
     /// all).
     pub classes: BTreeMap<Span, (Epoch, SeriesId)>,
+    /// Per batch class: the last epoch whose batch is in whole. Behind `classes` while a batch is in in part: what the
+    /// batch before it merged must not be merged again.
+    pub whole: BTreeMap<Span, Epoch>,
 }
 
 /// One transaction.

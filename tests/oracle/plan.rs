@@ -89,7 +89,7 @@ pub struct Restart {
 #[derive(Clone, Copy, Debug)]
 pub enum Fate {
     Lost,
-    /// So many (modulo their number) are in the store, and the next one up to and including a series.
+    /// So many (modulo their number) are in the store, and the next one up to and including a series (from 1).
     Stored {
         emissions: usize,
         through: u32,

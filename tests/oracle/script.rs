@@ -239,8 +239,13 @@ impl Writer {
         }
         let under_way = self.in_order();
         let whole = match restart.fate {
-            Fate::Stored { emissions, .. } => emissions % (under_way.len() + 1),
             Fate::Lost => 0,
+            Fate::Stored { emissions, through } => {
+                // Mostly the crash came amid the class of that very series.
+                let class = self.known.get(through as usize - 1).map(Known::batch);
+                let own = under_way.iter().position(|(_, under_way)| Some(*under_way) == class);
+                own.filter(|_| emissions % 3 > 0).unwrap_or(emissions % (under_way.len() + 1))
+            }
         };
         for (number, (upper, class)) in under_way.into_iter().enumerate() {
             let through = match restart.fate {

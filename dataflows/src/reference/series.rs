@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Truth;
 use crate::types::{
     Amount, Epoch, LiveState, MetricType, Micros, Operation, Operator, Reading, Row, RowKind, SeriesId,
     Shape, Span, Standing, Tally,
@@ -69,6 +70,7 @@ pub(super) struct Series {
 }
 
 impl Series {
+    /// A series that has just been opened.
     pub(super) fn new(id: SeriesId, shape: Shape) -> Series {
         Series {
             id,
@@ -195,6 +197,7 @@ impl Series {
         }
     }
 
+    /// An update that counts.
     pub(super) fn admit(&mut self, arrival: Micros, event_at: Micros, amount: Amount) {
         self.let_windows_leave(arrival);
         let before = self.contents();
@@ -210,6 +213,7 @@ impl Series {
         self.mark_changed(&before, arrival);
     }
 
+    /// A new live period begins at the arrival, for what comes from now on.
     pub(super) fn cut(&mut self, arrival: Micros) {
         self.let_windows_leave(arrival);
         let before = self.contents();
@@ -219,6 +223,7 @@ impl Series {
         self.mark_changed(&before, arrival);
     }
 
+    /// The definition changes.
     pub(super) fn reshape(&mut self, arrival: Micros, shape: Shape) {
         self.let_windows_leave(arrival);
         let class = self.class(arrival);
@@ -266,17 +271,20 @@ impl Series {
         rows
     }
 
+    /// All that the class has to emit is in the store already.
     pub(super) fn mark_stored(&mut self, class: Span) {
         self.dirty.retain(|(_, dirty), _| *dirty != class);
         self.in_flight.retain(|(_, sent, _)| *sent != class);
         self.merges.retain(|merge| merge.class != class);
     }
 
+    /// The emissions of the class up to this epoch are in the store.
     pub(super) fn acknowledge(&mut self, class: Span, upper: Epoch) {
         self.in_flight.retain(|(_, sent, epoch)| *sent != class || *epoch > upper);
         self.merges.retain(|merge| merge.class != class || merge.sent.is_none_or(|epoch| epoch > upper));
     }
 
+    /// What was on its way is to be emitted again, except for merges that are in the store.
     pub(super) fn restart(&mut self, is_stored: &dyn Fn(Span, Epoch, SeriesId) -> bool) {
         // When it changed is not known any more; that it is due is.
         const AT_SOME_TIME: Micros = Micros(i64::MAX / 4);
@@ -288,10 +296,12 @@ impl Series {
         self.merges.iter_mut().for_each(|merge| merge.sent = None);
     }
 
+    /// Whether the live period of an event is open at its arrival and past the limit.
     pub(super) fn is_breached(&self, event_at: Micros, arrival: Micros) -> bool {
         self.is_open(event_at, arrival) && self.standing(event_at).breached
     }
 
+    /// What a reader sees at a moment.
     pub(super) fn standing(&self, at: Micros) -> Standing {
         let period_start = self.period(at);
         let tally = self.period_tally(period_start, &self.updates);
@@ -309,6 +319,7 @@ impl Series {
         Standing { value, tally, period_start, period_end: self.period_end(at), breached, touched }
     }
 
+    /// The newest live period.
     pub(super) fn live_state(&self) -> LiveState {
         let period_start = self.newest_period().flatten();
         let tally = self.period_tally(period_start, &self.updates);
@@ -317,16 +328,17 @@ impl Series {
 
     /// What the store must hold in the end. A late update for a period whose newest window has left changes the period
     /// but not the row: where that can be, the value is none.
-    pub(super) fn rows(&self) -> BTreeMap<Micros, (Micros, Tally, Option<Amount>)> {
+    pub(super) fn rows(&self) -> BTreeMap<Micros, Truth> {
         let is_certain = self.cuts.is_empty() && (!self.is_reset() || self.shape.window_is_period());
         let keys: BTreeSet<Micros> = self.updates.iter().map(|update| update.key).collect();
         let row = |key| {
             let Content { end, tally, value } = self.content(key);
-            (key, (end, tally, is_certain.then_some(value)))
+            (key, Truth { end, tally, value: is_certain.then_some(value) })
         };
         keys.into_iter().map(row).collect()
     }
 
+    /// The first boundary at which something is to be emitted.
     pub(super) fn due_at(&self) -> Option<Micros> {
         let rows = self.dirty.iter().map(|((_, class), since)| class.window(*since).end);
         let merges = self.merges.iter().filter(|merge| merge.sent.is_none());

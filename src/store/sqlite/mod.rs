@@ -20,7 +20,7 @@ use dataflows::types::{Epoch, SeriesId, Span};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::migrations::{self, Migration};
-use super::{Part, Progress, Store, StoreError};
+use super::{ALL_SERIES, Part, Progress, Store, StoreError};
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -181,12 +181,14 @@ fn put_progress(
     upper: Epoch,
     through: SeriesId,
 ) -> rusqlite::Result<()> {
+    let whole = if through == ALL_SERIES { upper } else { 0 };
     transaction
         .prepare_cached(
-            "INSERT INTO sink_progress VALUES (?1, ?2, ?3) ON CONFLICT (class) DO UPDATE
-             SET upper = excluded.upper, through_series = excluded.through_series",
+            "INSERT INTO sink_progress VALUES (?1, ?2, ?3, ?4) ON CONFLICT (class) DO UPDATE
+             SET upper = excluded.upper, through_series = excluded.through_series,
+                 whole_upper = max(whole_upper, excluded.whole_upper)",
         )?
-        .execute(params![class, upper.cast_signed(), through.0])?;
+        .execute(params![class, upper.cast_signed(), through.0, whole.cast_signed()])?;
     Ok(())
 }
 
@@ -198,6 +200,10 @@ fn read_progress(connection: &Connection) -> rusqlite::Result<Progress> {
     for class in Span::FLUSH {
         if let Some(done) = progress_of(connection, class.text())? {
             progress.classes.insert(class, done);
+            let whole = connection
+                .prepare_cached("SELECT whole_upper FROM sink_progress WHERE class = ?1")?
+                .query_row([class.text()], |row| row.get(0))?;
+            progress.whole.insert(class, epoch(whole));
         }
     }
     Ok(progress)

@@ -1,0 +1,145 @@
+//! Worked examples of semantics, section 4, by hand: they hold the reference itself to the text.
+
+use dataflows::reference::{Arrival, Change, Reference};
+use dataflows::types::{
+    Amount, ClassSet, Epoch, EventId, MetricType, Micros, Operation, Outcome, Row, RowKind, SeriesId, Shape,
+    Span,
+};
+
+const SERIES: SeriesId = SeriesId(1);
+/// Minute windows in an hour's period that begins at second 3,600.
+const HOURLY: Shape = Shape {
+    operation: Operation::Sum,
+    metric_type: MetricType::Reset,
+    flush: Span::M1,
+    reset: Span::H1,
+    initial_value: Amount::from_units(100),
+    batch: Span::S15,
+    stored: true,
+    limit: None,
+    max_event_age_secs: 86_400,
+};
+
+/// A story of one series; times in seconds, amounts in units.
+struct Story {
+    reference: Reference,
+    epoch: Epoch,
+}
+
+impl Story {
+    fn of(shape: Shape) -> Story {
+        let mut reference = Reference::new(80);
+        reference.change(at(0), &Change::Open(SERIES, shape));
+        Story { reference, epoch: 0 }
+    }
+
+    fn send(&mut self, arrival: i64, event: i64, units: i64) -> (Outcome, bool, i64) {
+        self.send_with_id(arrival, event, units, None)
+    }
+
+    fn send_with_id(
+        &mut self,
+        arrival: i64,
+        event: i64,
+        units: i64,
+        id: Option<u128>,
+    ) -> (Outcome, bool, i64) {
+        let id = id.map(|id| EventId::new(id << 96, SERIES));
+        let (event_at, amount) = (at(event), Amount::from_units(units));
+        let sent = Arrival { series: SERIES, item: 0, event_at, amount, id };
+        let decision = self.reference.update(at(arrival), &sent);
+        (decision.outcome, decision.late, units_of(decision.current))
+    }
+
+    fn cut(&mut self, arrival: i64) {
+        self.reference.change(at(arrival), &Change::Cut(SERIES));
+    }
+
+    /// Emits what changed and acknowledges it: (start, end, sum, value, is merged).
+    fn emit(&mut self) -> Vec<(i64, i64, i64, i64, bool)> {
+        self.epoch += 1;
+        let mut due = ClassSet::default();
+        due.insert(Span::S15);
+        let emissions = self.reference.time(self.epoch, due, &[]);
+        self.reference.acknowledge(Span::S15, self.epoch);
+        emissions.iter().flat_map(|emission| &emission.rows).map(told).collect()
+    }
+}
+
+fn told(row: &Row) -> (i64, i64, i64, i64, bool) {
+    let (start, end) = (row.window_start.seconds(), row.window_end.seconds());
+    (start, end, units_of(row.tally.sum), units_of(row.value), row.kind != RowKind::Absolute)
+}
+
+const fn at(seconds: i64) -> Micros {
+    Micros::from_seconds(seconds)
+}
+
+fn units_of(amount: Amount) -> i64 {
+    (amount.0 / Amount::UNIT) as i64
+}
+
+#[test]
+fn a_row_keeps_the_reading_of_when_the_next_window_opened() {
+    let mut story = Story::of(HOURLY);
+    assert_eq!(story.send(3_610, 3_610, 1), (Outcome::Admitted, false, 101));
+    story.send(3_670, 3_670, 2);
+    assert_eq!(story.emit(), [(3_600, 3_660, 1, 101, false), (3_660, 3_720, 2, 103, false)]);
+    // A late update changes its own tally, the period, and the value of the newest row; nothing else.
+    assert_eq!(story.send(3_671, 3_659, 10), (Outcome::Admitted, true, 113));
+    assert_eq!(story.emit(), [(3_600, 3_660, 11, 101, false), (3_660, 3_720, 2, 113, false)]);
+    assert_eq!(story.emit(), []);
+}
+
+#[test]
+fn a_window_opened_late_takes_the_value_of_its_elder() {
+    let mut story = Story::of(HOURLY);
+    story.send(3_610, 3_610, 1);
+    story.send(3_800, 3_800, 2);
+    story.send(3_800, 3_700, 5);
+    let rows = story.emit();
+    assert_eq!(
+        rows,
+        [(3_600, 3_660, 1, 101, false), (3_660, 3_720, 5, 101, false), (3_780, 3_840, 2, 108, false)]
+    );
+}
+
+#[test]
+fn a_reset_metric_reads_its_initial_value_after_its_window() {
+    let mut story = Story::of(HOURLY);
+    story.send(7_199, 7_199, 1);
+    let value =
+        |second| story.reference.standing(SERIES, at(second)).map(|standing| units_of(standing.value));
+    assert_eq!((value(7_199), value(7_200)), (Some(101), Some(100)));
+}
+
+#[test]
+fn an_admin_reset_splits_the_window_and_leaves_what_was_admitted_behind() {
+    let mut story = Story::of(HOURLY);
+    story.send(3_610, 3_610, 1);
+    story.send(3_610, 3_650, 2);
+    story.cut(3_630);
+    // The same event time as before, but behind the cut.
+    assert_eq!(story.send(3_640, 3_650, 4), (Outcome::Admitted, false, 104));
+    assert_eq!(story.send(3_640, 3_629, 8), (Outcome::Admitted, false, 104));
+    assert_eq!(story.emit(), [(3_600, 3_630, 11, 111, false), (3_630, 3_660, 4, 104, false)]);
+}
+
+#[test]
+fn a_window_that_has_left_gets_a_difference() {
+    let mut story = Story::of(HOURLY);
+    story.send(3_610, 3_610, 1);
+    story.send(4_100, 4_100, 2);
+    story.emit();
+    // Window 3,600 is eight windows old at 4,080 and in the store; the period goes on.
+    assert_eq!(story.send(4_101, 3_611, 4), (Outcome::Admitted, true, 107));
+    assert_eq!(story.emit(), [(3_600, 3_660, 4, 104, true), (4_080, 4_140, 2, 107, false)]);
+}
+
+#[test]
+fn an_id_is_remembered_for_at_least_the_horizon() {
+    let mut story = Story::of(HOURLY);
+    assert_eq!(story.send_with_id(3_609, 3_609, 1, Some(7)).0, Outcome::Admitted);
+    assert_eq!(story.send_with_id(3_689, 3_689, 1, Some(7)).0, Outcome::Duplicate);
+    assert_eq!(story.send_with_id(3_690, 3_690, 1, Some(7)).0, Outcome::Admitted);
+}

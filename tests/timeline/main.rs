@@ -1,0 +1,135 @@
+//! The guide's timeline on a clock that the test moves: flush every 5 s, batch every 30 s, six windows, one write.
+//!
+//! The rooms are the service's own (journal, dataflow, SQLite), without HTTP.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataflows::types::{
+    Amount, Customer, Definition, MetricType, Micros, Operation, SeriesKey, SeriesSpec, Span,
+};
+use tracktags::admission::UpdateRequest;
+use tracktags::app::{Service, Signals, journal_options};
+use tracktags::clock::MockClock;
+use tracktags::config::{Config, Options};
+use tracktags::control::Change;
+use tracktags::http::Rooms;
+use tracktags::journal;
+use tracktags::sinks::SinkHealth;
+use tracktags::store::HistoryQuery;
+
+/// How long the threads may take to do what the clock makes due.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// 2026-11-24T12:00:00Z.
+const NOON: Micros = Micros(1_795_521_600_000_000);
+
+fn config(data_dir: &Path) -> Config {
+    let options = Options { data_dir: Some(data_dir.into()), workers: Some(2), ..Options::default() };
+    options.resolve().expect("the options are valid")
+}
+
+fn start(config: &Config, clock: &MockClock) -> (Service, Arc<SinkHealth>) {
+    let health = Arc::new(SinkHealth::default());
+    let clock = Arc::new(clock.clone());
+    let signals = Arc::new(Signals::new(clock.clone(), health.clone()));
+    let recovery = journal::open(journal_options(config)).expect("the journal can be opened");
+    let service = Service::start(config, recovery, clock, health.clone(), &signals, "tk_admin_0123456789");
+    (service.expect("the service starts"), health)
+}
+
+fn api_usage() -> (SeriesKey, SeriesSpec) {
+    let key = SeriesKey {
+        business_id: "biz_demo".into(),
+        customer_id: Some("cust_123".into()),
+        metric_name: "api_usage".into(),
+    };
+    let spec = SeriesSpec {
+        metric_type: MetricType::StripeBilling,
+        operation: Operation::Sum,
+        flush_interval: Span::S5,
+        reset_interval: None,
+        initial_value: Amount::ZERO,
+        max_event_age_secs: None,
+        cleanup_after_days: None,
+        tags: Default::default(),
+        limit: None,
+        notify_at: Vec::new(),
+        webhook_url: None,
+        stored: true,
+        batch_interval: Span::S30,
+        restore_on_startup: true,
+        stripe: None,
+        custom: "{}".into(),
+    };
+    (key, spec)
+}
+
+async fn until(what: &str, mut question: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !question() {
+        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn define(rooms: &Rooms) -> tracktags::control::SeriesHandle {
+    let customer = Definition::CustomerPut(Customer {
+        business_id: "biz_demo".into(),
+        customer_id: "cust_123".into(),
+        customer_name: "Demo".into(),
+        created_at: NOON,
+    });
+    rooms.control.request(Change::Define(vec![customer])).await.expect("the customer is defined");
+    let (key, spec) = api_usage();
+    rooms.control.create_series(key, spec).await.expect("the series is created").handle
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_windows_are_six_rows_in_one_transaction() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path());
+    let clock = MockClock::at(NOON);
+    let (service, health) = start(&config, &clock);
+    let rooms = service.rooms(&config);
+    let handle = define(&rooms).await;
+    until("the definitions' own transaction", || health.definitions_waiting() == 0).await;
+    let (transactions, rows) = (health.transactions(), health.rows());
+
+    clock.advance(Duration::from_secs(1));
+    for window in 0..6i64 {
+        for _ in 0..2 {
+            let amount = Amount::from_units(1 + window);
+            let request = UpdateRequest {
+                handle: handle.clone(),
+                amount,
+                event_at: None,
+                id: None,
+                key: None,
+                post: None,
+            };
+            rooms.admission.update(request).await.expect("the update is taken");
+        }
+        assert_eq!(health.transactions(), transactions, "nothing is written before the boundary");
+        // From the 1st second of a window to that of the next; the last step stops short of the boundary at 30 s.
+        clock.advance(if window < 5 { Duration::from_secs(5) } else { Duration::from_millis(3_900) });
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(health.transactions(), transactions, "the boundary has not come");
+
+    clock.advance(Duration::from_millis(100));
+    until("the batch", || health.transactions() > transactions).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!((health.transactions() - transactions, health.rows() - rows), (1, 6));
+
+    let query = HistoryQuery { series: handle.series, start: None, end: None, before: None, limit: 10 };
+    let page = rooms.history.rows(&query, Span::S30).expect("the store answers");
+    let written: Vec<_> =
+        page.rows.iter().rev().map(|row| (row.window_start, row.tally.sum, row.value)).collect();
+    let at = |seconds: i64| Micros(NOON.0 + seconds * Micros::PER_SECOND);
+    let units = Amount::from_units;
+    let expected = [(0, 2, 2), (5, 4, 6), (10, 6, 12), (15, 8, 20), (20, 10, 30), (25, 12, 42)];
+    assert_eq!(written, expected.map(|(start, sum, value)| (at(start), units(sum), units(value))));
+    drop(rooms);
+    tokio::task::spawn_blocking(move || service.stop(false)).await.expect("the service stops");
+}
