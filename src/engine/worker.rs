@@ -175,17 +175,20 @@ impl Body {
     }
 
     fn emit(&mut self) {
-        for batch in self.output.batches.drain(..) {
-            let collected = self.shared.emissions().collect(batch);
-            match collected {
-                Collected::Waiting => {}
-                Collected::Empty(class, upper) => super::Stored::stored(&*self.shared, class, upper),
-                Collected::Complete(emission) => {
-                    if let Some(sink) = self.shared.sink.get() {
-                        sink.take(emission);
-                    }
+        let mut unchanged = Vec::new();
+        {
+            // The sink gets emissions in the order of the epochs: it is handed them under the lock that orders them.
+            let mut emissions = self.shared.emissions();
+            for batch in self.output.batches.drain(..) {
+                match (emissions.collect(batch), self.shared.sink.get()) {
+                    (Collected::Complete(emission), Some(sink)) => sink.take(emission),
+                    (Collected::Empty(class, upper), _) => unchanged.push((class, upper)),
+                    (Collected::Waiting | Collected::Complete(_), _) => {}
                 }
             }
+        }
+        for (class, upper) in unchanged {
+            super::Stored::stored(&*self.shared, class, upper);
         }
     }
 

@@ -61,7 +61,9 @@ pub(super) async fn read(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> 
 /// A series with its value.
 pub(super) fn reading(handle: &SeriesHandle, standing: &Standing, as_of: Micros) -> Json {
     let (key, spec) = (&handle.record.key, &handle.record.spec);
-    let period = Json::object().set("start", standing.period_start).set("end", standing.period_end);
+    // A period without a beginning of its own began with the series.
+    let start = standing.period_start.unwrap_or(handle.record.created_at);
+    let period = Json::object().set("start", start).set("end", standing.period_end);
     Json::object()
         .set("metric_name", &key.metric_name)
         .set("business_id", &key.business_id)

@@ -8,8 +8,8 @@
 //! 1. Emissions reach the store in the order in which they were taken, of whatever class: one that is stuck holds up all,
 //!    so that an older emission never overwrites what a newer one brought.
 //! 2. Definitions are in the store before the rows that were emitted behind them.
-//! 3. Bounded: at most one emission per class is taken before it is reported stored (the engine's promise), and the engine
-//!    stops accepting definitions while `DEFINITIONS_WAITING_MAX` of them wait here.
+//! 3. Bounded: at most one emission per class is taken before it is reported stored (the engine's promise), and the control
+//!    thread takes no more definitions while too many of them wait here (`control::UNPROJECTED_EPOCHS_MAX`).
 
 mod health;
 mod history;
@@ -17,7 +17,3 @@ mod parts;
 
 pub use health::SinkHealth;
 pub use history::{HistorySink, Options};
-
-/// Definitions that may wait for the store (`SinkHealth::definitions_waiting`) before the control thread refuses new
-/// ones as overload: about 0.5 KB each.
-pub const DEFINITIONS_WAITING_MAX: u64 = 1 << 20;
