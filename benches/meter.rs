@@ -5,7 +5,7 @@
 //! | workload | 20 M updates of 1 M series, Zipf(1.05) and uniform, over one hour of event time, 1 % late; epochs of 65,536 |
 //! | shapes | `reset` with sixty one-minute windows; `checkpoint` with flush 1h; both with a limit, batch 15s |
 //! | meter | the production `Driver`: routing, timely, time entries each second, emission at each boundary, acknowledgement |
-//! | plain | one thread, one pre-sized hashbrown map with foldhash, (series, window) to (sum, count, min, max); emits nothing |
+//! | plain | one thread, one hashbrown map with foldhash, sized for the series, from (series, window) to (sum, count, min, max); emits nothing |
 //!
 //! One worker routes on its own thread, so that it is one core against one core; two workers have a router beside them.
 //! Rounds are interleaved and medians are shown; the ratios are what counts. Inputs are made outside the clock. Before the

@@ -105,7 +105,8 @@ impl Input {
     }
 }
 
-/// The two shapes, by name.
+/// The two shapes, by name. Each window is due for the store when it ends: an hour of event time passes here in a second
+/// or so, and at the default of 15s every update would be a row, as it never is in a service under load.
 pub fn shapes() -> [(&'static str, Shape); 2] {
     let limit =
         Limit { value: Amount::from_units(1_000_000), operator: Operator::Gte, action: Action::Allow };
@@ -115,12 +116,18 @@ pub fn shapes() -> [(&'static str, Shape); 2] {
         flush: Span::M1,
         reset: Span::M1,
         initial_value: Amount::ZERO,
-        batch: Span::S15,
+        batch: Span::M1,
         stored: true,
         limit: Some(limit),
         max_event_age_secs: 86_400,
     };
-    let checkpoint = Shape { metric_type: MetricType::Checkpoint, flush: Span::H1, reset: Span::H1, ..reset };
+    let checkpoint = Shape {
+        metric_type: MetricType::Checkpoint,
+        flush: Span::H1,
+        reset: Span::H1,
+        batch: Span::H1,
+        ..reset
+    };
     [("reset 1m", reset), ("checkpoint 1h", checkpoint)]
 }
 

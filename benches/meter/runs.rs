@@ -75,11 +75,7 @@ fn fill(windows: &mut Windows, input: &Input, length_millis: u32) {
 /// The loop that one would write by hand.
 pub fn plain(input: &Input, shape: &Shape) -> Duration {
     let length_millis = window_millis(shape);
-    let mut keys: hashbrown::HashSet<(u32, u32), FixedState> = hashbrown::HashSet::default();
-    keys.extend(input.items.iter().map(|item| (item.series, item.event_millis / length_millis)));
-    let size = keys.len();
-    drop(keys);
-    let mut windows = Windows::with_capacity_and_hasher(size, FixedState::default());
+    let mut windows = Windows::with_capacity_and_hasher(input.series as usize, FixedState::default());
     let began = Busy::now();
     fill(&mut windows, input, length_millis);
     let elapsed = began.elapsed();

@@ -13,6 +13,9 @@
 use super::cells::{Sums, moment};
 use crate::types::{Amount, Batch, Epoch, LiveState, Micros, Row, RowKind, SeriesId, Span};
 
+/// Rows in a block.
+const BLOCK: usize = 1_024;
+
 /// The changed rows of one class at one time entry, from one worker, to be unpacked where they are used.
 #[derive(Clone, Debug, Default)]
 pub struct PackedBatch {
@@ -24,8 +27,8 @@ pub struct PackedBatch {
     pub at: Micros,
     /// The worker.
     pub worker: u32,
-    /// Rows of ordinary series.
-    pub(super) packed: Vec<PackedRow>,
+    /// Rows of ordinary series, in blocks of `BLOCK`: a large emission neither moves nor asks for pages of its own.
+    pub(super) packed: Vec<Vec<PackedRow>>,
     /// Rows of the others.
     pub(super) rows: Vec<Row>,
     /// Live periods, but for those that are said by a packed row.
@@ -95,6 +98,19 @@ impl PackedRow {
 }
 
 impl PackedBatch {
+    /// Appends a row of an ordinary series.
+    #[inline(always)]
+    pub(super) fn push(&mut self, row: PackedRow) {
+        match self.packed.last_mut() {
+            Some(block) if block.len() < BLOCK => block.push(row),
+            _ => {
+                let mut block = Vec::with_capacity(BLOCK);
+                block.push(row);
+                self.packed.push(block);
+            }
+        }
+    }
+
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         self.packed.is_empty() && self.rows.is_empty() && self.states.is_empty()
@@ -102,16 +118,16 @@ impl PackedBatch {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.packed.len() + self.rows.len()
+        self.packed.iter().map(Vec::len).sum::<usize>() + self.rows.len()
     }
 
     /// The rows in (series, window) order and the states in series order. Sorting is all but free when slots were given
     /// in series order.
     pub fn unpack(self) -> Batch {
         let PackedBatch { class, upper, at, worker, packed, mut rows, mut states } = self;
-        rows.extend(packed.iter().map(PackedRow::row));
+        rows.extend(packed.iter().flatten().map(PackedRow::row));
         rows.sort_by_key(|row| (row.series, row.window_start));
-        states.extend(packed.iter().filter_map(PackedRow::live_state));
+        states.extend(packed.iter().flatten().filter_map(PackedRow::live_state));
         states.sort_by_key(|state| state.series);
         Batch { class, upper, at, worker, rows, states }
     }

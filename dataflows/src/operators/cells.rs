@@ -265,11 +265,11 @@ pub(crate) struct Past {
 /// |---|---|
 /// | 0-3 | flush interval, index in `Span::FLUSH`; 15: never had an update, or is not in this layout |
 /// | 4-7 | batch class, likewise |
-/// | 8 | some record is dirty |
 /// | 9 | the event time is always the arrival |
 /// | 10 | a window is a period |
 /// | 11 | rows go to the store |
 /// | 12-13 | 0: closed, 1: in this layout, 2: in a ledger |
+/// | 16-23 | number of older windows that are dirty; 255: that many or more |
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(pub u32);
 
@@ -280,8 +280,6 @@ impl Flags {
     pub const LEDGER: Flags = Flags(Self::UNTOUCHED | 2 << 12);
     /// It is kept in this layout, and has had no update.
     pub const PLAIN: u32 = Self::UNTOUCHED | 1 << 12;
-    /// Some record is dirty.
-    pub const OLDER_DIRTY: u32 = 1 << 8;
     /// The event time is always the arrival.
     pub const ARRIVAL_ONLY: u32 = 1 << 9;
     /// A window is a period.
@@ -312,6 +310,16 @@ impl Flags {
         self.0 = self.0 & !15 | flush as u32;
     }
 
+    /// Number of older windows that are dirty; 255 says that many or more.
+    pub fn older_dirty(self) -> u32 {
+        self.0 >> 16 & 0xff
+    }
+
+    /// Sets the number of older windows that are dirty.
+    pub fn set_older_dirty(&mut self, count: u32) {
+        self.0 = self.0 & !(0xff << 16) | count.min(0xff) << 16;
+    }
+
     /// Index of the batch class.
     pub fn class(self) -> usize {
         (self.0 >> 4 & 15) as usize
@@ -319,12 +327,12 @@ impl Flags {
 
     /// Whether no series is here.
     pub fn is_closed(self) -> bool {
-        self.0 >> 12 == 0
+        self.0 >> 12 & 3 == 0
     }
 
     /// Whether the series is kept in this layout.
     pub fn is_plain(self) -> bool {
-        self.0 >> 12 == 1
+        self.0 >> 12 & 3 == 1
     }
 
     /// Whether it has had an update, being in this layout.

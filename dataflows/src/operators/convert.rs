@@ -4,7 +4,7 @@
 //! could still move (unless windows are periods), every start a whole second, every value where the compact rules would have put it.
 
 use super::calendar::{Calendar, Period};
-use super::cells::{Base, Flags, NONE, Past, Sums, moment, packed_seconds};
+use super::cells::{Base, NONE, Past, Sums, moment, packed_seconds};
 use super::older::Older;
 use super::plain::{Plain, flags};
 use super::tick::{LENGTHS_MICROS, Tick};
@@ -165,7 +165,7 @@ impl Plain {
             if window.value.is_none() {
                 sums.mark_following();
             }
-            flags.0 |= if sums.is_dirty() { Flags::OLDER_DIRTY } else { 0 };
+            flags.set_older_dirty(flags.older_dirty() + u32::from(sums.is_dirty()));
             self.push_newest(slot, seconds(window.start), sums, window.value.unwrap_or_default());
         }
         if !shape.window_is_period() {

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::cells::{NONE, Sums};
 use super::chunks::CHUNK;
+use crate::prefetch::prefetch;
 
 /// One older window: a cache line.
 #[derive(Clone, Copy)]
@@ -79,6 +80,13 @@ impl Log {
     pub fn get(&self, index: u32, slot: u32) -> Option<&LogEntry> {
         let is_here = index.wrapping_sub(self.tail) < self.head.wrapping_sub(self.tail) && index != NONE;
         is_here.then(|| self.entry(index)).filter(|entry| entry.slot == slot)
+    }
+
+    /// Asks for the entry at the end of a link.
+    pub fn prefetch(&self, index: u32) {
+        if index.wrapping_sub(self.tail) < self.head.wrapping_sub(self.tail) && index != NONE {
+            prefetch(self.entry(index));
+        }
     }
 
     /// As `get`, as of the beginning of the snapshot.

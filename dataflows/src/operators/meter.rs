@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::FixedState;
 
 use super::batch::PackedBatch;
-use super::cells::{Flags, NONE, moment};
+use super::cells::{Flags, moment};
 use super::convert::When;
 use super::dirty::DirtySet;
 use super::ids::Ids;
@@ -28,12 +28,12 @@ use super::tick::{LENGTHS_MICROS, SPANS, Tick};
 use crate::prefetch::prefetch;
 use crate::types::{
     Amount, ClassSet, Command, Decision, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId, SeriesState,
-    Span, Standing, Update, Work,
+    Shape, Span, Standing, Update, Work,
 };
 
-/// How many updates ahead a cell is asked for, then what a new window will touch.
+/// How many updates ahead a cell is asked for, then what a late one or a new window will touch.
 const CELL_AHEAD: usize = 24;
-const RECORD_AHEAD: usize = 12;
+const OLDER_AHEAD: usize = 12;
 /// How many series a time entry looks at for windows that have left.
 const SWEEP: u32 = 2_048;
 /// How many ledgers a time entry looks at for series that have become ordinary.
@@ -137,6 +137,7 @@ impl Meter {
     fn apply_updates(&mut self, updates: &[Update], ids: &[(u32, EventId)], out: &mut Output) {
         let arrival = self.tick.arrival;
         let mut ids = ids.iter().copied().peekable();
+        let (mut admitted, mut late) = (0, 0);
         for (index, update) in updates.iter().enumerate() {
             self.look_ahead(updates, index);
             let id = ids.next_if(|(at, _)| *at as usize == index).map(|(_, id)| id);
@@ -144,13 +145,12 @@ impl Meter {
                 && let Some(cell) = self.plain.cells.find_mut(update.slot)
             {
                 let event_at = if cell.flags.has(Flags::ARRIVAL_ONLY) { arrival } else { update.event_at };
-                let start = moment(cell.window);
                 let length_micros = LENGTHS_MICROS[cell.flags.flush()];
-                if (event_at.0.wrapping_sub(start.0) as u64) < length_micros as u64 {
+                let end = moment(cell.window).0 + length_micros;
+                if (end.wrapping_sub(event_at.0) as u64).wrapping_sub(1) < length_micros as u64 {
                     cell.sums.add(update.amount);
-                    out.admitted += 1;
-                    let is_late = start.0 + length_micros <= arrival.0;
-                    out.late += u64::from(is_late);
+                    admitted += 1;
+                    late += u64::from(end <= arrival.0);
                     if !cell.sums.is_dirty() && mark_newest(cell) {
                         self.classes[cell.flags.class()].insert(update.slot, arrival);
                     }
@@ -162,21 +162,23 @@ impl Meter {
             }
             self.apply_update(update, id, out);
         }
+        out.admitted += admitted;
+        out.late += late;
     }
 
     /// Asks for what the updates ahead will touch.
     #[inline(always)]
     fn look_ahead(&self, updates: &[Update], index: usize) {
-        let plain = &self.plain;
-        if let Some(cell) = updates.get(index + CELL_AHEAD).and_then(|update| plain.cells.find(update.slot)) {
+        let Some(update) = updates.get(index + CELL_AHEAD) else { return };
+        if let Some(cell) = self.plain.cells.find(update.slot) {
             prefetch(cell);
         }
-        let Some(update) = updates.get(index + RECORD_AHEAD) else { return };
-        let Some(cell) = plain.cells.find(update.slot) else { return };
-        let ended = moment(cell.window).0 + LENGTHS_MICROS[cell.flags.flush()];
-        if update.event_at.0 >= ended && cell.newest != NONE && !cell.flags.has(Flags::PERIODIC) {
-            prefetch(plain.records.items.get(cell.newest));
-            prefetch(plain.bases.items.get(cell.base));
+        let update = &updates[index + OLDER_AHEAD];
+        if let Some(cell) = self.plain.cells.find(update.slot) {
+            let is_behind = update.event_at.0 < moment(cell.window).0;
+            if is_behind || !cell.flags.has(Flags::PERIODIC) {
+                self.plain.prefetch_older(cell, update.event_at);
+            }
         }
     }
 
@@ -191,10 +193,11 @@ impl Meter {
             }
             return;
         }
-        let (flush, is_arrival_only) = match self.ledgers.get(&slot).filter(|_| !flags.is_plain()) {
-            Some(ledger) => (ledger.shape().flush as usize, ledger.shape().max_event_age_secs == 0),
-            None if flags.is_touched() => (flags.flush(), flags.has(Flags::ARRIVAL_ONLY)),
-            None => (self.plain.shape(slot).flush as usize, flags.has(Flags::ARRIVAL_ONLY)),
+        let (flush, is_arrival_only) = if flags.is_touched() {
+            (flags.flush(), flags.has(Flags::ARRIVAL_ONLY))
+        } else {
+            let shape = self.shape(slot);
+            (shape.flush as usize, shape.max_event_age_secs == 0)
         };
         let event_at = if is_arrival_only { arrival } else { update.event_at };
         let mut outcome = Outcome::Duplicate;
@@ -209,6 +212,10 @@ impl Meter {
         if update.item != NO_REPLY {
             out.decisions.push(self.decide(update, event_at, outcome));
         }
+    }
+
+    fn shape(&self, slot: u32) -> &Shape {
+        self.ledgers.get(&slot).map_or_else(|| self.plain.shape(slot), Ledger::shape)
     }
 
     fn add(&mut self, slot: u32, flags: Flags, event_at: Micros, amount: Amount) {
@@ -302,7 +309,6 @@ impl Meter {
         let slots = self.classes[class as usize].take();
         let (at, worker) = (self.tick.arrival, self.worker);
         let mut batch = PackedBatch { class, upper, at, worker, ..PackedBatch::default() };
-        batch.packed.reserve(slots.len());
         for (index, &slot) in slots.iter().enumerate() {
             self.plain.look_ahead(&slots, index);
             let through = stored.unwrap_or(SeriesId(0));

@@ -9,8 +9,9 @@ use super::cells::{Cell, EMISSIONS, Flags, NONE, Record, Sums, moment};
 use super::convert::When;
 use super::log::{Log, LogEntry};
 use super::plain::Plain;
-use super::tick::{SPANS, Tick};
-use crate::types::Amount;
+use super::tick::{LENGTHS_MICROS, SPANS, Tick};
+use crate::prefetch::prefetch;
+use crate::types::{Amount, Micros};
 
 /// How many series a call takes out of the way of one log.
 const MOVED_MAX: usize = 1_024;
@@ -75,6 +76,17 @@ impl Plain {
         if cell.flags.has(Flags::PERIODIC) { self.in_log(cell, slot, when) } else { self.in_ring(cell, when) }
     }
 
+    /// The dirty ones among them, `count` of which there are (255: that many or more).
+    pub(super) fn dirty_older(&self, slot: u32, count: u32) -> Vec<Older> {
+        let cell = self.cells.get(slot);
+        let mut older = match self.logs.of(cell.flags).filter(|_| cell.flags.has(Flags::PERIODIC)) {
+            Some(log) if count < 0xff => newest_dirty(log, cell.newest, slot, count),
+            _ => self.older(slot, When::Now),
+        };
+        older.retain(|older| older.sums.is_dirty());
+        older
+    }
+
     fn in_log(&self, cell: &Cell, slot: u32, when: When) -> Vec<Older> {
         let Some(log) = self.logs.of(cell.flags) else { return Vec::new() };
         let (mut found, mut at) = (Vec::new(), cell.newest);
@@ -98,6 +110,35 @@ impl Plain {
                 return found;
             }
             at = record.newer;
+        }
+    }
+
+    /// Where the older window that starts at a moment is, if windows are periods: most late updates are for one of the
+    /// newest.
+    pub(super) fn find_in_log(&self, slot: u32, window: u32) -> Option<Older> {
+        let Cell { newest, flags, .. } = *self.cells.get(slot);
+        let log = self.logs.of(flags).filter(|_| flags.has(Flags::PERIODIC))?;
+        let mut at = newest;
+        loop {
+            let entry = log.get(at, slot)?;
+            if entry.window <= window {
+                let found = Older { at, window, sums: entry.sums, value: Amount::ZERO };
+                return (entry.window == window).then_some(found);
+            }
+            at = entry.older;
+        }
+    }
+
+    /// Asks for what an update will touch that is not for the newest window.
+    pub(super) fn prefetch_older(&self, cell: &Cell, event_at: Micros) {
+        if cell.flags.has(Flags::PERIODIC) {
+            self.logs.of(cell.flags).into_iter().for_each(|log| log.prefetch(cell.newest));
+            return;
+        }
+        let offset_micros = event_at.0.saturating_sub(moment(cell.window).0);
+        if offset_micros < 0 || offset_micros >= LENGTHS_MICROS[cell.flags.flush()] {
+            self.records.items.find(cell.newest).into_iter().for_each(prefetch);
+            self.bases.items.find(cell.base).into_iter().for_each(prefetch);
         }
     }
 
@@ -228,6 +269,18 @@ impl Plain {
             self.write_again(slot, &windows);
         }
     }
+}
+
+/// The entries of a series from the newest back to the last of `count` dirty ones, oldest first.
+fn newest_dirty(log: &Log, newest: u32, slot: u32, count: u32) -> Vec<Older> {
+    let (mut found, mut at, mut left) = (Vec::new(), newest, count);
+    while let Some(entry) = log.get(at, slot).filter(|_| left > 0) {
+        left -= u32::from(entry.sums.is_dirty());
+        found.push(Older { at, window: entry.window, sums: entry.sums, value: Amount::ZERO });
+        at = entry.older;
+    }
+    found.reverse();
+    found
 }
 
 /// Whether a window is eight windows old and its row, as it is, in the store. A number of emissions comes round again

@@ -118,7 +118,7 @@ impl Plain {
         let mut flags = flags(shape);
         if cell.flags.is_touched() {
             flags.touch(cell.flags.flush());
-            flags.0 |= cell.flags.0 & Flags::OLDER_DIRTY;
+            flags.set_older_dirty(cell.flags.older_dirty());
         }
         let number = self.shapes.acquire(shape);
         let before = std::mem::replace(&mut self.cold.get_mut(slot).shape, number);
@@ -183,7 +183,7 @@ impl Plain {
         self.push_newest(slot, cell.window, sums, value);
         let cell = self.cells.get_mut(slot);
         if sums.is_dirty() {
-            cell.flags.0 |= Flags::OLDER_DIRTY;
+            cell.flags.set_older_dirty(cell.flags.older_dirty() + 1);
         }
         (cell.window, cell.sums) = (start, Sums::of(&Tally::of(amount)));
         Ok(mark_newest(cell))
@@ -266,6 +266,13 @@ impl Plain {
         while self.leave_one(slot, now) {}
         let cell = *self.cells.get(slot);
         let start = packed_seconds(floor(event_at, cell.flags.flush())).ok_or(NeedsLedger)?;
+        if let Some(found) = self.find_in_log(slot, start)
+            && !has_left(start, &found.sums, cell.flags, now)
+        {
+            self.older_sums(slot, found.at).add(amount);
+            self.mark_older(slot, found.at);
+            return Ok(cell.flags.has(Flags::STORED));
+        }
         let older = self.older(slot, When::Now);
         let position = older.binary_search_by_key(&start, |older| older.window);
         let is_resident = |at: &usize| !has_left(older[*at].window, &older[*at].sums, cell.flags, now);
@@ -363,10 +370,12 @@ impl Plain {
     }
 
     fn mark_older(&mut self, slot: u32, at: u32) {
-        let flags = &mut self.cells.get_mut(slot).flags;
-        if flags.has(Flags::STORED) {
-            flags.0 |= Flags::OLDER_DIRTY;
-            self.older_sums(slot, at).mark_dirty();
+        let is_stored = self.cells.get(slot).flags.has(Flags::STORED);
+        let sums = self.older_sums(slot, at);
+        if is_stored && !sums.is_dirty() {
+            sums.mark_dirty();
+            let flags = &mut self.cells.get_mut(slot).flags;
+            flags.set_older_dirty(flags.older_dirty() + 1);
         }
     }
 
@@ -438,6 +447,9 @@ impl Plain {
         }
         if let Some(&slot) = slots.get(index + AHEAD / 2) {
             let cell = self.cells.get(slot);
+            if cell.flags.older_dirty() > 0 {
+                self.prefetch_older(cell, Micros(i64::MIN));
+            }
             if cell.base != NONE {
                 prefetch(self.bases.items.get(cell.base));
             }

@@ -13,15 +13,14 @@ impl Plain {
     /// Appends the dirty rows of a series, which become part of this emission, and its newest live period if there were
     /// any.
     pub fn emit(&mut self, slot: u32, emission: u32, batch: &mut PackedBatch) {
-        let before = batch.packed.len();
         let flags = self.cells.get(slot).flags;
-        if flags.has(Flags::OLDER_DIRTY) {
-            self.emit_records(slot, emission, batch);
-            self.cells.get_mut(slot).flags.0 &= !Flags::OLDER_DIRTY;
+        let older_dirty = flags.older_dirty();
+        if older_dirty > 0 {
+            self.emit_older(slot, emission, batch);
         }
         let cell = self.cells.get_mut(slot);
         if !cell.sums.is_dirty() {
-            if batch.packed.len() > before {
+            if older_dirty > 0 {
                 batch.states.push(self.live_state(slot));
             }
             return;
@@ -40,24 +39,25 @@ impl Plain {
             value = state.value;
             batch.states.push(state);
         }
-        batch.packed.push(PackedRow::new(series, sums, window, length_secs(flags), value, live));
+        batch.push(PackedRow::new(series, sums, window, length_secs(flags), value, live));
     }
 
     #[inline(never)]
-    fn emit_records(&mut self, slot: u32, emission: u32, batch: &mut PackedBatch) {
+    fn emit_older(&mut self, slot: u32, emission: u32, batch: &mut PackedBatch) {
         let (flags, series) = (self.cells.get(slot).flags, self.cold.get(slot).series);
-        for older in self.older(slot, When::Now).into_iter().filter(|older| older.sums.is_dirty()) {
-            let (value, length_secs) = (self.value(slot, &older), length_secs(flags));
-            batch.packed.push(PackedRow::new(
+        for older in self.dirty_older(slot, flags.older_dirty()) {
+            let value = self.value(slot, &older);
+            batch.push(PackedRow::new(
                 series,
                 older.sums,
                 older.window,
-                length_secs,
+                length_secs(flags),
                 value,
                 Live::Unsaid,
             ));
             self.older_sums(slot, older.at).mark_sent(emission);
         }
+        self.cells.get_mut(slot).flags.set_older_dirty(0);
     }
 
     /// The value of an older row.
@@ -88,7 +88,7 @@ impl Plain {
             self.older_sums(slot, older.at).mark_clean();
         }
         let cell = self.cells.get_mut(slot);
-        cell.flags.0 &= !Flags::OLDER_DIRTY;
+        cell.flags.set_older_dirty(0);
         cell.sums.mark_clean();
     }
 
