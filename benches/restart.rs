@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use dataflows::types::packed::{Item, pack};
 use dataflows::types::{
-    Amount, Business, Definition, Epoch, MetricType, Micros, Operation, SeriesId, SeriesKey, SeriesRecord,
-    SeriesSpec, Span,
+    Amount, Business, Definition, Epoch, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
 };
 use tracktags::app::{Service, Signals, journal_options};
 use tracktags::clock::{Clock, Stamps, SystemClock};
@@ -53,24 +52,7 @@ fn record(series: u32) -> Definition {
         customer_id: None,
         metric_name: format!("metric_{series}"),
     };
-    let spec = SeriesSpec {
-        metric_type: MetricType::Checkpoint,
-        operation: Operation::Sum,
-        flush_interval: Span::H1,
-        reset_interval: None,
-        initial_value: Amount::ZERO,
-        max_event_age_secs: None,
-        cleanup_after_days: None,
-        tags: Default::default(),
-        limit: None,
-        notify_at: Vec::new(),
-        webhook_url: None,
-        stored: true,
-        batch_interval: Span::S15,
-        restore_on_startup: true,
-        stripe: None,
-        custom: "{}".into(),
-    };
+    let spec = SeriesSpec::default();
     Definition::SeriesCreated(SeriesRecord { series: SeriesId(series), key, spec, created_at: Micros(0) })
 }
 

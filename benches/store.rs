@@ -9,12 +9,11 @@
 //! on a machine that does nothing else and has a fast disk).
 #![allow(clippy::print_stdout)] // A bench prints its figures.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dataflows::types::{
-    Amount, Definition, Epoch, LiveState, MetricType, Micros, Operation, Row, RowKind, SeriesId, SeriesKey,
-    SeriesRecord, SeriesSpec, Span, Tally,
+    Amount, Definition, Epoch, LiveState, Micros, Operation, Row, RowKind, SeriesId, SeriesKey, SeriesRecord,
+    SeriesSpec, Span, Tally,
 };
 use tracktags::store::{ALL_SERIES, Part, PartRows, SqliteStore, Store, StoreError};
 
@@ -140,24 +139,7 @@ fn definition(series: u32) -> Definition {
         metric_name: ["api_calls", "storage_bytes", "seats", "requests_per_minute"][series as usize % 4]
             .into(),
     };
-    let spec = SeriesSpec {
-        metric_type: MetricType::Checkpoint,
-        operation: Operation::Sum,
-        flush_interval: Span::M1,
-        reset_interval: None,
-        initial_value: Amount::ZERO,
-        max_event_age_secs: None,
-        cleanup_after_days: None,
-        tags: BTreeMap::new(),
-        limit: None,
-        notify_at: Vec::new(),
-        webhook_url: None,
-        stored: true,
-        batch_interval: Span::S15,
-        restore_on_startup: true,
-        stripe: None,
-        custom: "{}".into(),
-    };
+    let spec = SeriesSpec { flush_interval: Span::M1, ..SeriesSpec::default() };
     let created_at = Micros::from_seconds(T0);
     Definition::SeriesCreated(SeriesRecord { series: SeriesId(series), key, spec, created_at })
 }

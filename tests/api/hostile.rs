@@ -1,12 +1,13 @@
 //! Generated nonsense at every field: an answer that names the field, or acceptance by the rules; never a panic.
 
 use dataflows::types::Amount;
+use dataflows::types::SeriesSpec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracktags::admission::parse::Fault;
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
-use tracktags::admission::parse::series::{Bounds, NewSeries, Patched, defaults};
+use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
 use tracktags::admission::parse::update::NewUpdate;
 
 const BOUNDS: Bounds = Bounds { max_event_age_secs_max: 86_400 };
@@ -69,7 +70,7 @@ fn check_definition(field: &str, text: &str) -> Result<(), Fault> {
     let body = body(field, text);
     let post = NewSeries::parse(body.as_bytes(), &BOUNDS).map(drop);
     let patch = body.replacen(r#""metric_name": "m""#, r#""cleanup_after": "1d""#, 1);
-    let _ = Patched::parse(patch.as_bytes(), &defaults(), &BOUNDS);
+    let _ = Patched::parse(patch.as_bytes(), &SeriesSpec::default(), &BOUNDS);
     post
 }
 

@@ -2,7 +2,7 @@
 
 use dataflows::types::{Action, Amount, Limit, MetricType, Micros, Operation, Operator, SeriesSpec, Span};
 use tracktags::admission::parse::FaultKind::{self, Malformed, Unacceptable};
-use tracktags::admission::parse::series::{Bounds, NewSeries, Patched, defaults};
+use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
 use tracktags::admission::parse::update::NewUpdate;
 
 const BOUNDS: Bounds = Bounds { max_event_age_secs_max: 86_400 };
@@ -13,7 +13,7 @@ fn parse(fields: &str) -> NewSeries {
 }
 
 fn spec(change: impl FnOnce(&mut SeriesSpec)) -> SeriesSpec {
-    let mut spec = defaults();
+    let mut spec = SeriesSpec::default();
     change(&mut spec);
     spec
 }
@@ -27,7 +27,7 @@ fn assert_fault(body: &str, kind: FaultKind, code: &str, field: &str) {
 fn a_name_alone_gets_every_default() {
     let new = NewSeries::parse(br#"{"metric_name":"a.b:c-d_1"}"#, &BOUNDS).expect("well-formed");
     assert_eq!(new.metric_name, "a.b:c-d_1");
-    assert_eq!(new.spec, defaults());
+    assert_eq!(new.spec, SeriesSpec::default());
     assert!(!new.initial_value_given && new.warnings.is_empty());
 }
 
@@ -72,7 +72,7 @@ fn every_field_is_read() {
 #[test]
 fn null_is_the_default_and_an_alias_is_the_same_field() {
     let nulls = parse(r#""tags": null, "plan_limit_value": null, "metadata": null, "reset_interval": null"#);
-    assert_eq!(nulls.spec, defaults());
+    assert_eq!(nulls.spec, SeriesSpec::default());
     let alias = parse(r#""limit_value": 1, "limit_operator": "gt", "breach_action": "deny""#);
     let seed = parse(r#""plan_limit_value": 1.0, "plan_limit_operator": "gt", "plan_breach_action": "deny""#);
     let both = parse(

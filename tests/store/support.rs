@@ -1,13 +1,13 @@
 //! What the tests share: a database in a directory of its own, definitions, rows and emissions in few words, and a store
 //! that fails to order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dataflows::types::{
-    Amount, Definition, Epoch, LiveState, MetricType, Micros, Operation, Row, RowKind, SeriesId, SeriesKey,
-    SeriesRecord, SeriesSpec, Span, Tally,
+    Amount, Definition, Epoch, LiveState, Micros, Operation, Row, RowKind, SeriesId, SeriesKey, SeriesRecord,
+    SeriesSpec, Span, Tally,
 };
 use tempfile::TempDir;
 use tracktags::clock::MockClock;
@@ -75,24 +75,7 @@ impl Database {
 }
 
 pub fn spec() -> SeriesSpec {
-    SeriesSpec {
-        metric_type: MetricType::Checkpoint,
-        operation: Operation::Sum,
-        flush_interval: Span::S5,
-        reset_interval: None,
-        initial_value: Amount::ZERO,
-        max_event_age_secs: None,
-        cleanup_after_days: None,
-        tags: BTreeMap::new(),
-        limit: None,
-        notify_at: Vec::new(),
-        webhook_url: None,
-        stored: true,
-        batch_interval: Span::S15,
-        restore_on_startup: true,
-        stripe: None,
-        custom: "{}".into(),
-    }
+    SeriesSpec { flush_interval: Span::S5, ..SeriesSpec::default() }
 }
 
 /// `series` is created, with this description.

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataflows::types::{
-    Amount, Customer, Definition, MetricType, Micros, Operation, SeriesKey, SeriesSpec, Span,
-};
+use dataflows::types::{Amount, Customer, Definition, MetricType, Micros, SeriesKey, SeriesSpec, Span};
 use tracktags::admission::UpdateRequest;
 use tracktags::app::{Service, Signals, journal_options};
 use tracktags::clock::MockClock;
@@ -46,21 +44,9 @@ fn api_usage() -> (SeriesKey, SeriesSpec) {
     };
     let spec = SeriesSpec {
         metric_type: MetricType::StripeBilling,
-        operation: Operation::Sum,
         flush_interval: Span::S5,
-        reset_interval: None,
-        initial_value: Amount::ZERO,
-        max_event_age_secs: None,
-        cleanup_after_days: None,
-        tags: Default::default(),
-        limit: None,
-        notify_at: Vec::new(),
-        webhook_url: None,
-        stored: true,
         batch_interval: Span::S30,
-        restore_on_startup: true,
-        stripe: None,
-        custom: "{}".into(),
+        ..SeriesSpec::default()
     };
     (key, spec)
 }

@@ -173,6 +173,30 @@ pub struct SeriesSpec {
     pub custom: String,
 }
 
+impl Default for SeriesSpec {
+    /// What the API gives a metric of which only the name is known.
+    fn default() -> Self {
+        SeriesSpec {
+            metric_type: MetricType::Checkpoint,
+            operation: Operation::Sum,
+            flush_interval: Span::H1,
+            reset_interval: None,
+            initial_value: Amount::ZERO,
+            max_event_age_secs: None,
+            cleanup_after_days: None,
+            tags: BTreeMap::new(),
+            limit: None,
+            notify_at: Vec::new(),
+            webhook_url: None,
+            stored: true,
+            batch_interval: Span::S15,
+            restore_on_startup: true,
+            stripe: None,
+            custom: "{}".to_owned(),
+        }
+    }
+}
+
 impl SeriesSpec {
     /// What meter must know; `default_max_event_age_secs` is the server's.
     pub fn shape(&self, default_max_event_age_secs: u32) -> Shape {

@@ -5,7 +5,7 @@
 use dataflows::types::{Amount, SeriesSpec, Span, StripeIntegration};
 
 use super::object::{Object, Schema, Value};
-use super::series::{defaults, set};
+use super::series::set;
 use super::{Fault, names};
 
 /// Longest text of `metadata.custom`, in bytes.
@@ -34,7 +34,7 @@ pub(super) fn apply(
     value: Value<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(), Fault> {
-    let default = defaults();
+    let default = SeriesSpec::default();
     if value.is_null() {
         (spec.stored, spec.batch_interval) = (default.stored, default.batch_interval);
         (spec.restore_on_startup, spec.stripe, spec.custom) =
@@ -72,7 +72,7 @@ fn sink(spec: &mut SeriesSpec, object: &Object<'_>, warnings: &mut Vec<String>) 
     let before = (spec.stored, spec.batch_interval, spec.restore_on_startup);
     let mut read = |name, schema| -> Result<Option<(bool, Span, bool)>, Fault> {
         let Some(value) = object.given(name) else { return Ok(None) };
-        let default = defaults();
+        let default = SeriesSpec::default();
         let default = (default.stored, default.batch_interval, default.restore_on_startup);
         if value.is_null() {
             return Ok(Some(default));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{Amount, Limit, MetricType, Operation, SeriesKey, SeriesSpec, Span};
+use dataflows::types::{Limit, SeriesKey, SeriesSpec, Span};
 
 use super::names::{self, ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, spans};
 use super::object::{Object, Schema, Value};
@@ -73,7 +73,7 @@ impl NewSeries {
         let mut warnings = Vec::new();
         let object = Object::body(body, &POST, &mut warnings)?;
         let metric_name = object.required("metric_name")?.named(names::metric_name)?;
-        let spec = apply(defaults(), &object, bounds, &mut warnings)?;
+        let spec = apply(SeriesSpec::default(), &object, bounds, &mut warnings)?;
         Ok(NewSeries {
             metric_name,
             spec,
@@ -122,28 +122,6 @@ impl Patched {
     }
 }
 
-/// The description of a series of which only the name is known.
-pub fn defaults() -> SeriesSpec {
-    SeriesSpec {
-        metric_type: MetricType::default(),
-        operation: Operation::default(),
-        flush_interval: Span::H1,
-        reset_interval: None,
-        initial_value: Amount::ZERO,
-        max_event_age_secs: None,
-        cleanup_after_days: None,
-        tags: BTreeMap::new(),
-        limit: None,
-        notify_at: Vec::new(),
-        webhook_url: None,
-        stored: true,
-        batch_interval: Span::S15,
-        restore_on_startup: true,
-        stripe: None,
-        custom: "{}".to_owned(),
-    }
-}
-
 /// Sets `into` to what a field says: the read value, the default for `null`, nothing if it is absent.
 pub(super) fn set<'a, T>(
     into: &mut T,
@@ -165,7 +143,7 @@ fn apply(
     bounds: &Bounds,
     warnings: &mut Vec<String>,
 ) -> Result<SeriesSpec, Fault> {
-    let (before, default) = (spec.clone(), defaults());
+    let (before, default) = (spec.clone(), SeriesSpec::default());
     set(&mut spec.metric_type, object.given("metric_type"), default.metric_type, |it| {
         it.choice(METRIC_TYPES)
     })?;
