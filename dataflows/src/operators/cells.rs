@@ -270,6 +270,7 @@ pub(crate) struct Past {
 /// | 11 | rows go to the store |
 /// | 12-13 | 0: closed, 1: in this layout, 2: in a ledger |
 /// | 16-23 | number of older windows that are dirty; 255: that many or more |
+/// | 24-27 | flush interval of the shape: a first update need not look it up |
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(pub u32);
 
@@ -305,9 +306,15 @@ impl Flags {
         (self.0 & 15) as usize
     }
 
-    /// Sets the flush interval: the series has had an update.
-    pub fn touch(&mut self, flush: usize) {
-        self.0 = self.0 & !15 | flush as u32;
+    /// Index of the flush interval that the series has, or will have from its first update on.
+    #[inline(always)]
+    pub fn shape_flush(self) -> usize {
+        (self.0 >> 24 & 15) as usize
+    }
+
+    /// The series has had an update.
+    pub fn touch(&mut self) {
+        self.0 = self.0 & !15 | self.shape_flush() as u32;
     }
 
     /// Number of older windows that are dirty; 255 says that many or more.

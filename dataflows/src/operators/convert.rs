@@ -157,7 +157,7 @@ impl Plain {
             sums
         };
         let (mut base, mut flags) = (Base::default(), flags(shape));
-        flags.touch(shape.flush as usize);
+        flags.touch();
         self.cells.get_mut(slot).flags = flags; // Where older windows go depends on them.
         let last = state.windows.len() - 1;
         for (index, window) in state.windows[..last].iter().enumerate() {

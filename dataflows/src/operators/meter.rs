@@ -175,8 +175,9 @@ impl Meter {
         }
         let update = &updates[index + OLDER_AHEAD];
         if let Some(cell) = self.plain.cells.find(update.slot) {
-            let is_behind = update.event_at.0 < moment(cell.window).0;
-            if is_behind || !cell.flags.has(Flags::PERIODIC) {
+            let into_micros = update.event_at.0 - moment(cell.window).0;
+            let ends = into_micros >= LENGTHS_MICROS[cell.flags.flush()] && !cell.flags.has(Flags::PERIODIC);
+            if into_micros < 0 || ends {
                 self.plain.prefetch_older(cell, update.event_at);
             }
         }
@@ -193,8 +194,8 @@ impl Meter {
             }
             return;
         }
-        let (flush, is_arrival_only) = if flags.is_touched() {
-            (flags.flush(), flags.has(Flags::ARRIVAL_ONLY))
+        let (flush, is_arrival_only) = if flags.is_plain() {
+            (flags.shape_flush(), flags.has(Flags::ARRIVAL_ONLY))
         } else {
             let shape = self.shape(slot);
             (shape.flush as usize, shape.max_event_age_secs == 0)

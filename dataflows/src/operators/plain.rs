@@ -117,7 +117,7 @@ impl Plain {
         }
         let mut flags = flags(shape);
         if cell.flags.is_touched() {
-            flags.touch(cell.flags.flush());
+            flags.touch();
             flags.set_older_dirty(cell.flags.older_dirty());
         }
         let number = self.shapes.acquire(shape);
@@ -160,11 +160,10 @@ impl Plain {
         amount: Amount,
         now: &Tick,
     ) -> Result<bool, NeedsLedger> {
-        let flush = self.shape(slot).flush as usize;
-        let start = window_start(event_at, flush, now)?;
+        let start = window_start(event_at, self.cells.get(slot).flags.shape_flush(), now)?;
         self.touched += 1;
         let cell = self.cells.get_mut(slot);
-        cell.flags.touch(flush);
+        cell.flags.touch();
         (cell.window, cell.sums) = (start, Sums::of(&Tally::of(amount)));
         Ok(mark_newest(cell))
     }
@@ -503,6 +502,7 @@ pub(super) fn flags(shape: &Shape) -> Flags {
     Flags(
         Flags::PLAIN
             | (shape.batch as u32) << 4
+            | (shape.flush as u32) << 24
             | flag(shape.max_event_age_secs == 0, Flags::ARRIVAL_ONLY)
             | flag(shape.window_is_period(), Flags::PERIODIC)
             | flag(shape.stored, Flags::STORED),
