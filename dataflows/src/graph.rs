@@ -6,9 +6,11 @@
 //!              └─▶ decisions             ┘
 //! ```
 //!
-//! * A record of `works` is one worker's share of one epoch; the timestamp is the epoch. The engine has routed it, so all
-//!   channels are `Pipeline`. What another process owns will enter through an `Exchange` before meter, and meter will
-//!   then apply an epoch when the frontier has passed it.
+//! * A record of `works` is one worker's share of one epoch. The engine has routed it, so all channels are `Pipeline`.
+//!   What another process owns will enter through an `Exchange` before meter, and meter will then apply an epoch when the
+//!   frontier has passed it.
+//! * The timestamp is the epoch of the last definition or time entry. Progress is a message to every worker, which wakes
+//!   it; a group of updates changes nothing that a frontier is asked for.
 //! * `limits`, a differential graph of its own that only definition epochs advance, will hand meter the effective limit
 //!   of a series; until then it is the one in the shape.
 //! * Meter applies on arrival: the records of a worker are in epoch order. Only the probe waits for the frontier.
