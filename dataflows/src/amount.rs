@@ -119,10 +119,17 @@ impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let magnitude = self.0.unsigned_abs();
         let unit = Self::UNIT as u128;
-        let fraction = format!("{:09}", magnitude % unit);
-        let trimmed = fraction.trim_end_matches('0');
-        let sign = if self.0 < 0 { "-" } else { "" };
-        write!(f, "{sign}{}.{}", magnitude / unit, if trimmed.is_empty() { "0" } else { trimmed })
+        let (whole, mut fraction) = (magnitude / unit, (magnitude % unit) as u32);
+        let mut digits = Self::DIGITS as usize;
+        while digits > 1 && fraction.is_multiple_of(10) {
+            (fraction, digits) = (fraction / 10, digits - 1);
+        }
+        f.write_str(if self.0 < 0 { "-" } else { "" })?;
+        // Almost every amount fits, and 64 bits are written several times faster.
+        match u64::try_from(whole) {
+            Ok(whole) => write!(f, "{whole}.{fraction:0digits$}"),
+            Err(_) => write!(f, "{whole}.{fraction:0digits$}"),
+        }
     }
 }
 
