@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: &'static str,
-    method: String,
+    method: &'static str,
     status: u16,
 }
 
@@ -118,8 +118,8 @@ impl Default for Telemetry {
 
 impl Telemetry {
     /// A request was answered.
-    pub fn request(&self, route: &'static str, method: &str, status: u16, elapsed: Duration) {
-        let labels = RequestLabels { route, method: method.to_owned(), status };
+    pub fn request(&self, route: &'static str, method: &'static str, status: u16, elapsed: Duration) {
+        let labels = RequestLabels { route, method, status };
         self.requests.get_or_create(&labels).observe(elapsed.as_secs_f64());
     }
 

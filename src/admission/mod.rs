@@ -165,10 +165,10 @@ impl Admission {
     }
 
     /// Records one update: answered when it is durable and decided.
-    pub async fn update(&self, request: UpdateRequest) -> Result<Updated, AdmissionError> {
-        self.check_age(&request)?;
+    pub async fn update(&self, request: &UpdateRequest) -> Result<Updated, AdmissionError> {
+        self.check_age(request)?;
         let Some((key, fingerprint)) = &request.key else {
-            return self.record(&request, None).await;
+            return self.record(request, None).await;
         };
         let key_hash = hash128(b"key", &[request.business_id().as_bytes(), key.as_bytes()]);
         let keyed = Keyed { key_hash, fingerprint: *fingerprint };
@@ -189,7 +189,7 @@ impl Admission {
         }
         // Ends also when the client goes away in the middle.
         let _finish = Finish { keys: &self.0.keys, key_hash };
-        self.record(&request, Some(keyed)).await
+        self.record(request, Some(keyed)).await
     }
 
     fn check_age(&self, request: &UpdateRequest) -> Result<(), AdmissionError> {
@@ -218,8 +218,8 @@ impl Admission {
             return Err(AdmissionError::StoreBehind);
         }
         let id = request.event_id(keyed);
-        let counted_at = self.now();
-        if id.is_some()
+        let counted_at = id.map(|_| self.now());
+        if let Some(counted_at) = counted_at
             && !self.0.keys.count_id(request.business_id(), counted_at, self.0.options.dedup_ids_max)
         {
             return Err(AdmissionError::DedupFull);
@@ -227,7 +227,10 @@ impl Admission {
         let answer = self.append(request, keyed, id).await;
         let admitted = matches!(&answer, Ok(decision) if decision.outcome == Outcome::Admitted);
         let unknown = matches!(answer, Err(AdmissionError::Unknown));
-        if id.is_some() && !admitted && !unknown {
+        if let Some(counted_at) = counted_at
+            && !admitted
+            && !unknown
+        {
             self.0.keys.uncount_id(request.business_id(), counted_at);
         }
         match answer? {

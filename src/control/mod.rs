@@ -150,7 +150,7 @@ impl Control {
     /// Whom a key acts for; none if there is no such key, or no longer.
     pub fn authenticate(&self, key: &str) -> Option<Principal> {
         let hash = hash_key(key);
-        self.registry().principal(&hash, self.0.stamps.now()).cloned()
+        self.registry().principal(&hash, || self.0.stamps.now()).cloned()
     }
 
     /// Whether this is the admin key. Constant time.

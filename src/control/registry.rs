@@ -72,7 +72,8 @@ pub struct Registry {
     max_event_age_secs: u32,
     businesses: HashMap<String, Business>,
     customers: HashMap<String, BTreeMap<String, Customer>>,
-    keys: HashMap<[u8; 32], (Principal, ApiKey)>,
+    /// By the hash of the key, which is as random as it gets.
+    keys: HashMap<[u8; 32], (Principal, ApiKey), FixedState>,
     /// Live series by the hash of their key.
     names: HashTable<SeriesHandle>,
     /// Live series in list order.
@@ -103,7 +104,7 @@ impl Registry {
             max_event_age_secs,
             businesses: HashMap::new(),
             customers: HashMap::new(),
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             names: HashTable::new(),
             ordered: BTreeMap::new(),
             live: HashMap::default(),
@@ -221,9 +222,9 @@ impl Registry {
     }
 
     /// Whom a key's hash acts for; none once it has expired.
-    pub fn principal(&self, hash: &[u8; 32], now: Micros) -> Option<&Principal> {
+    pub fn principal(&self, hash: &[u8; 32], now: impl Fn() -> Micros) -> Option<&Principal> {
         let (principal, key) = self.keys.get(hash)?;
-        let live = key.expires_at.is_none_or(|expires_at| now < expires_at);
+        let live = key.expires_at.is_none_or(|expires_at| now() < expires_at);
         (live && subtle::ConstantTimeEq::ct_eq(&key.hash[..], &hash[..]).into()).then_some(principal)
     }
 

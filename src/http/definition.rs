@@ -19,7 +19,7 @@ use crate::admission::{AdmissionError, UpdateRequest};
 use crate::control::{ControlError, Created, SeriesHandle};
 
 /// `POST /api/v1/metrics`. 201, whether the series is new or was there.
-pub(super) async fn create(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn create(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let must_be_new = call.query.choice("if_exists", &[("error", true)])?.unwrap_or(false);
     let customer_id = subject(call.caller(), &call.query)?;
     let new = NewSeries::parse(&call.body, &rooms.bounds)?;
@@ -83,7 +83,7 @@ async fn record_initial_value(
         key: idempotency_key.map(|key| (key, new.fingerprint(&handle.record.key))),
         post: Some(body_hash),
     };
-    match rooms.admission.update(request).await?.decision.outcome {
+    match rooms.admission.update(&request).await?.decision.outcome {
         Outcome::Gone => return Err(AdmissionError::Gone),
         Outcome::Admitted | Outcome::Duplicate => {}
     }
@@ -96,7 +96,7 @@ async fn record_initial_value(
 }
 
 /// `PATCH /api/v1/metrics/{metric_name}`. 409 for what decides how updates count, once there are updates.
-pub(super) async fn change(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn change(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     let _one_at_a_time = rooms.patching.lock().await;
     let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;

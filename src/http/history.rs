@@ -64,7 +64,7 @@ impl Range {
 }
 
 /// `GET /api/v1/metrics/{metric_name}/history`.
-pub(super) async fn history(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn history(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     let range = Range::parse(&call.query)?;
     let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;

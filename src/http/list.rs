@@ -25,7 +25,7 @@ const LIMIT_MAX: usize = 1_000;
 const SCANNED_MAX: usize = 10_000;
 
 /// `GET /api/v1/metrics`. Without `scope` both scopes are shown; a customer key sees its own customer.
-pub(super) async fn list(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let filter = filter(rooms, call)?;
     let breached = call.query.flag("breached")?;
     let limit = call.query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
@@ -62,7 +62,7 @@ pub(super) async fn list(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> 
     Ok(Reply::json(StatusCode::OK, json))
 }
 
-fn filter(rooms: &Rooms, call: &Call) -> Result<SeriesFilter, ApiError> {
+fn filter(rooms: &Rooms, call: &Call<'_>) -> Result<SeriesFilter, ApiError> {
     let (caller, query) = (call.caller(), &call.query);
     let mut scope = query.choice("scope", &SCOPES)?;
     let mut customer_id = customer(caller, query, scope == Some(Scope::Customer))?;

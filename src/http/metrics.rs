@@ -15,7 +15,7 @@ use crate::admission::{AdmissionError, UpdateRequest};
 use crate::control::SeriesHandle;
 
 /// `PUT /api/v1/metrics/{metric_name}`: records one update. 200 once it is durable; a GET that starts after sees it.
-pub(super) async fn update(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     let update = NewUpdate::parse(&call.body)?;
     let idempotency_key = call.idempotency_key()?.map(|text| (text, update.fingerprint(&key)));
@@ -28,7 +28,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError
         key: idempotency_key,
         post: None,
     };
-    let decision = rooms.admission.update(request).await?.decision;
+    let decision = rooms.admission.update(&request).await?.decision;
     let duplicate = match decision.outcome {
         Outcome::Admitted => None,
         Outcome::Duplicate => Some(true),
@@ -49,7 +49,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError
 }
 
 /// `GET /api/v1/metrics/{metric_name}`: the value as of now.
-pub(super) async fn read(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
     let as_of = rooms.admission.now();
@@ -84,7 +84,7 @@ pub(super) fn reading(handle: &SeriesHandle, standing: &Standing, as_of: Micros)
 }
 
 /// `DELETE /api/v1/metrics/{metric_name}`. `force` is known, but no series can have unexported usage yet.
-pub(super) async fn delete(rooms: &Rooms, call: &Call) -> Result<Reply, ApiError> {
+pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     call.query.flag("force")?;
     rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;

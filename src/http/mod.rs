@@ -22,6 +22,7 @@ pub mod serve;
 mod service;
 mod socket;
 
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -109,16 +110,16 @@ impl Backend {
 }
 
 /// A request behind its checks, as endpoints get it.
-struct Call {
+struct Call<'a> {
     caller: Option<Principal>,
     /// Decoded path parameters, in order.
     parameters: Vec<String>,
     query: Query,
-    headers: HeaderMap,
+    headers: &'a HeaderMap,
     body: Bytes,
 }
 
-impl Call {
+impl Call<'_> {
     /// Who is calling. Only for routes that ask for a key.
     fn caller(&self) -> &Principal {
         self.caller.as_ref().expect("dispatch authorizes every route that is not open")
@@ -150,7 +151,8 @@ pub fn routes(
         .and(warp::body::stream())
         .then(move |method, path, query, headers, body| {
             let backend = backend.clone();
-            async move { respond(&backend, method, path, query, headers, body).await }
+            // Boxed: warp and hyper move a future several times before its first poll, and this one is 1.6 kB.
+            Box::pin(async move { respond(&backend, method, path, query, headers, body).await })
         })
 }
 
@@ -162,13 +164,14 @@ async fn respond<B: Buf>(
     headers: HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response<Bytes> {
+    let body = pin!(body);
     let since_begin = SystemClock::default();
     let request_id = backend.next_request_id();
     let (known, route, result) = match routes::find(&method, path.as_str()) {
         Found::Route(route, parameters) => (
             route.method.as_str(),
             route.path,
-            dispatch(backend, route, &parameters, &query, headers, body).await,
+            dispatch(backend, route, &parameters, &query, &headers, body).await,
         ),
         Found::OtherMethods(allow) => ("other", "other", Err(ApiError::method_not_allowed(&allow))),
         Found::Nothing => {
@@ -176,7 +179,7 @@ async fn respond<B: Buf>(
         }
     };
     let mut response = result.unwrap_or_else(|error| error.into_reply(&request_id)).into_response();
-    let request_id = HeaderValue::from_str(&request_id).expect("the id is ASCII");
+    let request_id = HeaderValue::try_from(request_id).expect("the id is ASCII");
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     backend.signals.answered(known, route, response.status().as_u16(), since_begin.monotonic());
     response
@@ -187,15 +190,15 @@ async fn dispatch<B: Buf>(
     route: &'static Route,
     parameters: &[&str],
     query: &str,
-    headers: HeaderMap,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    headers: &HeaderMap,
+    body: Pin<&mut impl Stream<Item = Result<B, warp::Error>>>,
 ) -> Result<Reply, ApiError> {
     let bytes_max = backend.options.body_bytes_max;
-    let declared = body::declared(&headers, bytes_max)?;
+    let declared = body::declared(headers, bytes_max)?;
     let caller = match route.access {
         Access::Open => None,
         Access::Key { scope, customer_keys } => {
-            Some(auth::authorize(&backend.rooms()?.control, &headers, scope, customer_keys)?)
+            Some(auth::authorize(&backend.rooms()?.control, headers, scope, customer_keys)?)
         }
     };
     let query = Query::parse(query, route.query)?;
@@ -203,7 +206,7 @@ async fn dispatch<B: Buf>(
     let parameters = parameters.iter().map(decode).collect::<Result<_, _>>()?;
     let (mut bytes, mut _permit) = (Bytes::new(), None);
     if route.json {
-        media_type(&headers)?;
+        media_type(headers)?;
         if let Some(caller) = &caller {
             // Without a declared length the whole bound is reserved.
             let reserved = declared.unwrap_or(bytes_max) as usize;
@@ -211,34 +214,35 @@ async fn dispatch<B: Buf>(
         }
         bytes = body::read(body, bytes_max, backend.options.body_timeout).await?;
     }
-    answer(backend, route.endpoint, Call { caller, parameters, query, headers, body: bytes }).await
+    answer(backend, route.endpoint, &Call { caller, parameters, query, headers, body: bytes }).await
 }
 
-async fn answer(backend: &Backend, endpoint: Endpoint, call: Call) -> Result<Reply, ApiError> {
+/// Boxed is what is rare or slow anyway: the future of every request has room for the greatest of the others.
+async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Result<Reply, ApiError> {
     match endpoint {
         Endpoint::Health => Ok(service::health()),
         Endpoint::Live => Ok(service::live()),
         Endpoint::Ready => Ok(service::ready(backend.signals.readiness())),
         Endpoint::Telemetry => Ok(service::telemetry(backend.signals.exposition())),
-        Endpoint::MetricCreate => definition::create(backend.rooms()?, &call).await,
-        Endpoint::MetricList => list::list(backend.rooms()?, &call).await,
-        Endpoint::MetricUpdate => metrics::update(backend.rooms()?, &call).await,
-        Endpoint::MetricRead => metrics::read(backend.rooms()?, &call).await,
-        Endpoint::MetricChange => definition::change(backend.rooms()?, &call).await,
-        Endpoint::MetricDelete => metrics::delete(backend.rooms()?, &call).await,
-        Endpoint::MetricHistory => history::history(backend.rooms()?, &call).await,
+        Endpoint::MetricCreate => Box::pin(definition::create(backend.rooms()?, call)).await,
+        Endpoint::MetricList => Box::pin(list::list(backend.rooms()?, call)).await,
+        Endpoint::MetricUpdate => metrics::update(backend.rooms()?, call).await,
+        Endpoint::MetricRead => metrics::read(backend.rooms()?, call).await,
+        Endpoint::MetricChange => Box::pin(definition::change(backend.rooms()?, call)).await,
+        Endpoint::MetricDelete => Box::pin(metrics::delete(backend.rooms()?, call)).await,
+        Endpoint::MetricHistory => Box::pin(history::history(backend.rooms()?, call)).await,
     }
 }
 
 /// 415 unless the body is JSON as it is; no `Content-Type` at all is taken for JSON.
 fn media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let essence = |value: &HeaderValue| {
-        let text = value.to_str().unwrap_or_default();
-        text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let all_are = |name, wanted: &str| {
+        headers.get_all(name).iter().all(|value| {
+            let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case(wanted)
+        })
     };
-    let json = headers.get_all(CONTENT_TYPE).iter().all(|value| essence(value) == "application/json");
-    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|value| essence(value) == "identity");
-    if json && plain {
+    if all_are(CONTENT_TYPE, "application/json") && all_are(CONTENT_ENCODING, "identity") {
         return Ok(());
     }
     let detail = "the body must be application/json, not encoded";

@@ -132,12 +132,13 @@ pub enum Found<'p> {
 /// Looks a request up.
 pub fn find<'p>(method: &Method, path: &'p str) -> Found<'p> {
     let sought = if method == Method::HEAD { &Method::GET } else { method };
-    let mut others = Vec::new();
-    for route in &ROUTES {
-        let Some(parameters) = matched(route.path, path) else { continue };
-        if route.method == *sought {
+    for route in ROUTES.iter().filter(|route| route.method == *sought) {
+        if let Some(parameters) = matched(route.path, path) {
             return Found::Route(route, parameters);
         }
+    }
+    let mut others = Vec::new();
+    for route in ROUTES.iter().filter(|route| matched(route.path, path).is_some()) {
         others.push(route.method.as_str());
         if route.method == Method::GET {
             others.push("HEAD");

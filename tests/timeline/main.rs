@@ -94,7 +94,7 @@ async fn six_windows_are_six_rows_in_one_transaction() {
                 key: None,
                 post: None,
             };
-            rooms.admission.update(request).await.expect("the update is taken");
+            rooms.admission.update(&request).await.expect("the update is taken");
         }
         assert_eq!(health.transactions(), transactions, "nothing is written before the boundary");
         // From the 1st second of a window to that of the next; the last step stops short of the boundary at 30 s.
