@@ -24,7 +24,7 @@ use std::time::Duration;
 use input::{Input, Keys, Settings};
 use runs::Run;
 
-/// What is asked for (issue 2, "what it must show", 7).
+/// The goals: ratios, and bytes a series.
 const NEEDED_ZIPF: f64 = 2.0;
 const NEEDED_UNIFORM: f64 = 3.5;
 const NEEDED_TWO: f64 = 1.6;
