@@ -17,7 +17,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use dataflows::types::{Definition, Epoch, SeriesId, SeriesKey, SeriesSpec};
+use dataflows::types::{Definition, Epoch, Micros, SeriesId, SeriesKey, SeriesSpec};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ use crate::clock::Stamps;
 use crate::journal::Rejected;
 
 pub use key::{BUSINESS_PREFIX, hash_key, new_key};
-pub use registry::{Principal, Registry, SeriesFilter, SeriesHandle};
+pub use registry::{CustomerRecord, Principal, Registry, SeriesFilter, SeriesHandle};
 pub use series::Change;
 
 /// Definition requests that may wait; more are `Overloaded`.
@@ -44,6 +44,9 @@ pub enum ControlError {
     /// The customer is not there.
     #[error("there is no such customer")]
     NoSuchCustomer,
+    /// There is a customer of that id already.
+    #[error("there is a customer of that id already")]
+    CustomerExists,
     /// What decides how updates count cannot change under updates.
     #[error("{field} cannot be changed once the series has updates")]
     Fixed {
@@ -216,6 +219,37 @@ impl Control {
         self.request(Change::RecordPost { series, body_hash }).await.map(drop)
     }
 
+    /// The customer of that business.
+    pub fn customer(&self, business_id: &str, customer_id: &str) -> Option<CustomerRecord> {
+        self.registry().customer(business_id, customer_id).cloned()
+    }
+
+    /// Customers in the order of their ids, strictly behind `after`, at most `limit`.
+    pub fn list_customers(
+        &self,
+        business_id: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<CustomerRecord> {
+        self.registry().customers(business_id, after).take(limit).cloned().collect()
+    }
+
+    /// Defines a customer, or defines it anew.
+    pub async fn put_customer(&self, record: CustomerRecord, must_be_new: bool) -> Result<(), ControlError> {
+        self.request(Change::PutCustomer { record, must_be_new }).await.map(drop)
+    }
+
+    /// Deletes a customer with its keys and series.
+    pub async fn delete_customer(&self, business_id: &str, customer_id: &str) -> Result<(), ControlError> {
+        let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
+        self.request(Change::DeleteCustomer { business_id, customer_id }).await.map(drop)
+    }
+
+    /// The moment of an answer.
+    pub fn now(&self) -> Micros {
+        self.0.stamps.now()
+    }
+
     /// One change, through the control thread; whether anything was changed.
     pub async fn request(&self, change: Change) -> Result<bool, ControlError> {
         let (reply, answer) = oneshot::channel();
@@ -259,14 +293,20 @@ impl Thread {
         {
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
             let backlog = registry.unprojected_len() >= UNPROJECTED_EPOCHS_MAX;
-            let mut subjects = HashSet::new();
+            let (mut subjects, mut is_closed) = (HashSet::new(), false);
             let mut next_series = registry.next_series();
             for request in waiting {
                 if backlog {
                     let _ = request.reply.send(Err(ControlError::Overloaded));
-                } else if !subjects.insert(request.change.subject()) {
+                    continue;
+                }
+                let alone = request.change.stands_alone();
+                if is_closed || alone && !subjects.is_empty() || !subjects.insert(request.change.subject()) {
+                    // What comes after a request that waits must not overtake it.
+                    is_closed |= alone;
                     deferred.push(request);
                 } else {
+                    is_closed = alone;
                     match request.change.decide(&registry, &mut next_series, self.stamps.now()) {
                         Ok(mut decided) if !decided.is_empty() => {
                             definitions.append(&mut decided);

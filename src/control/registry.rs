@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use dataflows::types::{
-    ApiKey, Business, Command, Customer, Definition, Epoch, KeyKind, Micros, Scope, Scopes, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec,
+    ApiKey, Business, Command, Customer, CustomerDetails, Definition, Epoch, KeyKind, Micros, Scope, Scopes,
+    SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -38,6 +39,28 @@ pub struct Principal {
     pub scopes: Scopes,
     /// The key's name.
     pub key_name: Arc<str>,
+}
+
+/// A customer and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerRecord {
+    /// Who it is.
+    pub customer: Customer,
+    /// What else is known.
+    pub details: CustomerDetails,
+}
+
+impl CustomerRecord {
+    /// The definitions that make it.
+    pub fn export(&self) -> Vec<Definition> {
+        let Customer { business_id, customer_id, .. } = self.customer.clone();
+        let mut definitions = vec![Definition::CustomerPut(self.customer.clone())];
+        if self.details != CustomerDetails::default() {
+            let details = self.details.clone();
+            definitions.push(Definition::CustomerDescribed { business_id, customer_id, details });
+        }
+        definitions
+    }
 }
 
 /// Which series of a business a list shows.
@@ -71,7 +94,7 @@ pub struct Registry {
     /// The server's `max_event_age` in seconds, for series without their own.
     max_event_age_secs: u32,
     businesses: HashMap<String, Business>,
-    customers: HashMap<String, BTreeMap<String, Customer>>,
+    customers: HashMap<String, BTreeMap<String, CustomerRecord>>,
     /// By the hash of the key, which is as random as it gets.
     keys: HashMap<[u8; 32], (Principal, ApiKey), FixedState>,
     /// Live series by the hash of their key.
@@ -131,7 +154,26 @@ impl Registry {
             }
             Definition::CustomerPut(customer) => {
                 let of_business = self.customers.entry(customer.business_id.clone()).or_default();
-                of_business.insert(customer.customer_id.clone(), customer.clone());
+                let known = of_business.remove(&customer.customer_id);
+                let details = known.map(|record| record.details).unwrap_or_default();
+                let record = CustomerRecord { customer: customer.clone(), details };
+                of_business.insert(customer.customer_id.clone(), record);
+            }
+            Definition::CustomerDescribed { business_id, customer_id, details } => {
+                let of_business = self.customers.get_mut(business_id);
+                if let Some(record) = of_business.and_then(|customers| customers.get_mut(customer_id)) {
+                    record.details = details.clone();
+                }
+            }
+            Definition::CustomerDeleted { business_id, customer_id } => {
+                if let Some(of_business) = self.customers.get_mut(business_id) {
+                    of_business.remove(customer_id);
+                }
+                self.keys.retain(|_, (_, key)| {
+                    let bound =
+                        matches!(&key.kind, KeyKind::Customer { customer_id: id } if id == customer_id);
+                    !bound || &key.business_id != business_id
+                });
             }
             Definition::SeriesCreated(record) => return Some(self.create(record)),
             Definition::SeriesChanged { series, spec } => return self.change(*series, spec),
@@ -217,8 +259,17 @@ impl Registry {
     }
 
     /// The customer of that business.
-    pub fn customer(&self, business_id: &str, customer_id: &str) -> Option<&Customer> {
+    pub fn customer(&self, business_id: &str, customer_id: &str) -> Option<&CustomerRecord> {
         self.customers.get(business_id)?.get(customer_id)
+    }
+
+    /// Customers of that business in the order of their ids, strictly behind `after`.
+    pub fn customers(&self, business_id: &str, after: Option<&str>) -> impl Iterator<Item = &CustomerRecord> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let of_business = self.customers.get(business_id).into_iter();
+        of_business
+            .flat_map(move |customers| customers.range::<str, _>((start, Bound::Unbounded)))
+            .map(|entry| entry.1)
     }
 
     /// Whom a key's hash acts for; none once it has expired.
@@ -242,10 +293,10 @@ impl Registry {
             metric_name: String::new(),
         };
         let start = match after {
-            Some(after) => std::ops::Bound::Excluded(after),
-            None => std::ops::Bound::Included(&first),
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(&first),
         };
-        let range = self.ordered.range::<SeriesKey, _>((start, std::ops::Bound::Unbounded));
+        let range = self.ordered.range::<SeriesKey, _>((start, Bound::Unbounded));
         let of_business = range.take_while(|(key, _)| key.business_id == filter.business_id);
         of_business
             .map(|(_, handle)| handle)
@@ -301,8 +352,7 @@ impl Registry {
     /// Definitions that build this registry anew, series in the order of their numbers.
     pub fn export(&self) -> Vec<Definition> {
         let businesses = self.businesses.values().cloned().map(Definition::BusinessPut);
-        let customers =
-            self.customers.values().flat_map(BTreeMap::values).cloned().map(Definition::CustomerPut);
+        let customers = self.customers.values().flat_map(BTreeMap::values).flat_map(CustomerRecord::export);
         let keys = self.keys.values().map(|(_, key)| Definition::KeyPut(key.clone()));
         let mut records: Vec<_> = self.ordered.values().map(|handle| &handle.record).collect();
         records.sort_unstable_by_key(|record| record.series);

@@ -1,8 +1,8 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
-use dataflows::types::{Definition, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec};
+use dataflows::types::{Customer, Definition, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec};
 
-use super::{ControlError, Registry};
+use super::{ControlError, CustomerRecord, Registry, SeriesFilter};
 
 /// A requested change.
 #[derive(Clone, Debug)]
@@ -38,6 +38,20 @@ pub enum Change {
         /// Hash of the parsed body.
         body_hash: u128,
     },
+    /// A customer, absolute.
+    PutCustomer {
+        /// The customer and what is known of it; `created_at` counts only if it is new.
+        record: CustomerRecord,
+        /// Whether there must be none of that id yet.
+        must_be_new: bool,
+    },
+    /// The end of a customer, its keys and its series.
+    DeleteCustomer {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        customer_id: String,
+    },
     /// Definitions that the service itself makes at a start; taken as they are.
     Define(Vec<Definition>),
 }
@@ -49,6 +63,8 @@ pub enum Subject {
     Name(SeriesKey),
     /// A numbered series.
     Series(SeriesId),
+    /// A customer: (business, customer).
+    Customer(String, String),
     /// The service itself.
     Service,
 }
@@ -62,8 +78,19 @@ impl Change {
             | Change::DeleteSeries { key }
             | Change::CutSeries { key } => Subject::Name(key.clone()),
             Change::RecordPost { series, .. } => Subject::Series(*series),
+            Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
+                Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
+            }
+            Change::DeleteCustomer { business_id, customer_id } => {
+                Subject::Customer(business_id.clone(), customer_id.clone())
+            }
             Change::Define(_) => Subject::Service,
         }
+    }
+
+    /// Whether it needs an epoch of its own, because it is about more than its subject.
+    pub fn stands_alone(&self) -> bool {
+        matches!(self, Change::DeleteCustomer { .. } | Change::Define(_))
     }
 
     /// The definitions that make the change; none if everything is so already. New series are numbered from
@@ -97,7 +124,45 @@ impl Change {
                 vec![Definition::PostRecorded { series, body_hash }]
             }
             Change::RecordPost { .. } => Vec::new(),
+            Change::PutCustomer { record, must_be_new } => put_customer(registry, record, must_be_new)?,
+            Change::DeleteCustomer { business_id, customer_id } => {
+                delete_customer(registry, business_id, customer_id)?
+            }
             Change::Define(definitions) => definitions,
         })
     }
+}
+
+fn put_customer(
+    registry: &Registry,
+    mut record: CustomerRecord,
+    must_be_new: bool,
+) -> Result<Vec<Definition>, ControlError> {
+    let known = registry.customer(&record.customer.business_id, &record.customer.customer_id);
+    if let Some(known) = known {
+        if must_be_new {
+            return Err(ControlError::CustomerExists);
+        }
+        record.customer.created_at = known.customer.created_at;
+        if *known == record {
+            return Ok(Vec::new());
+        }
+    }
+    let Customer { business_id, customer_id, .. } = record.customer.clone();
+    let described = Definition::CustomerDescribed { business_id, customer_id, details: record.details };
+    Ok(vec![Definition::CustomerPut(record.customer), described])
+}
+
+fn delete_customer(
+    registry: &Registry,
+    business_id: String,
+    customer_id: String,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.customer(&business_id, &customer_id).ok_or(ControlError::NoSuchCustomer)?;
+    let (of_business, of_customer) = (business_id.clone(), Some(customer_id.clone()));
+    let filter =
+        SeriesFilter { business_id: of_business, customer_id: of_customer, ..SeriesFilter::default() };
+    let series = registry.list(&filter, None, usize::MAX).into_iter();
+    let deleted = series.map(|handle| Definition::SeriesDeleted { series: handle.series });
+    Ok(deleted.chain([Definition::CustomerDeleted { business_id, customer_id }]).collect())
 }

@@ -215,6 +215,7 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::NoSuchSeries => ApiError::not_found("metric_not_found", detail),
             ControlError::NoSuchCustomer => ApiError::not_found("customer_not_found", detail),
+            ControlError::CustomerExists => ApiError::new(Title::Conflict, "customer_exists", detail),
             ControlError::Fixed { field } => {
                 let mut error = ApiError::new(Title::Conflict, "metric_has_updates", detail);
                 error.0.field = Some(field.to_owned());

@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod body;
+mod customers;
 mod definition;
 pub mod error;
 mod history;
@@ -231,6 +232,11 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::MetricChange => Box::pin(definition::change(backend.rooms()?, call)).await,
         Endpoint::MetricDelete => Box::pin(metrics::delete(backend.rooms()?, call)).await,
         Endpoint::MetricHistory => Box::pin(history::history(backend.rooms()?, call)).await,
+        Endpoint::CustomerCreate => Box::pin(customers::create(backend.rooms()?, call)).await,
+        Endpoint::CustomerList => customers::list(backend.rooms()?, call),
+        Endpoint::CustomerPut => Box::pin(customers::put(backend.rooms()?, call)).await,
+        Endpoint::CustomerRead => customers::read(backend.rooms()?, call),
+        Endpoint::CustomerDelete => Box::pin(customers::delete(backend.rooms()?, call)).await,
     }
 }
 

@@ -39,10 +39,16 @@ pub enum Endpoint {
     MetricChange,
     MetricDelete,
     MetricHistory,
+    CustomerCreate,
+    CustomerList,
+    CustomerPut,
+    CustomerRead,
+    CustomerDelete,
 }
 
 const SERIES: &[&str] = &["scope", "customer_id"];
 const READS: Access = Access::Key { scope: KeyScope::Read, customer_keys: true };
+const TENANT_READS: Access = Access::Key { scope: KeyScope::Read, customer_keys: false };
 const INGESTS: Access = Access::Key { scope: KeyScope::Ingest, customer_keys: false };
 const MANAGES: Access = Access::Key { scope: KeyScope::Manage, customer_keys: false };
 
@@ -52,10 +58,12 @@ const fn open(path: &'static str, endpoint: Endpoint) -> Route {
 
 const METRICS: &str = "/api/v1/metrics";
 const METRIC: &str = "/api/v1/metrics/{metric_name}";
+const CUSTOMERS: &str = "/api/v1/customers";
+const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 11] = [
+pub static ROUTES: [Route; 16] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -114,6 +122,46 @@ pub static ROUTES: [Route; 11] = [
         endpoint: Endpoint::MetricHistory,
         access: READS,
         query: &["scope", "customer_id", "start", "end", "limit", "cursor"],
+        json: false,
+    },
+    Route {
+        method: Method::POST,
+        path: CUSTOMERS,
+        endpoint: Endpoint::CustomerCreate,
+        access: MANAGES,
+        query: &[],
+        json: true,
+    },
+    Route {
+        method: Method::GET,
+        path: CUSTOMERS,
+        endpoint: Endpoint::CustomerList,
+        access: TENANT_READS,
+        query: &["limit", "cursor"],
+        json: false,
+    },
+    Route {
+        method: Method::PUT,
+        path: CUSTOMER,
+        endpoint: Endpoint::CustomerPut,
+        access: MANAGES,
+        query: &[],
+        json: true,
+    },
+    Route {
+        method: Method::GET,
+        path: CUSTOMER,
+        endpoint: Endpoint::CustomerRead,
+        access: TENANT_READS,
+        query: &[],
+        json: false,
+    },
+    Route {
+        method: Method::DELETE,
+        path: CUSTOMER,
+        endpoint: Endpoint::CustomerDelete,
+        access: MANAGES,
+        query: &[],
         json: false,
     },
 ];
@@ -179,7 +227,7 @@ mod tests {
     #[test]
     fn every_route_is_found_by_its_own_path() {
         for route in &ROUTES {
-            let path = route.path.replace("{metric_name}", "api%20calls");
+            let path = route.path.replace("{metric_name}", "api%20calls").replace("{customer_id}", "c%20d");
             assert_eq!(endpoint(&route.method, &path), Some(route.endpoint), "{} {path}", route.method);
         }
     }

@@ -17,11 +17,14 @@ pub(super) struct Migration {
 }
 
 /// The migrations of the embedded store.
-pub(super) const SQLITE: &[Migration] = &[Migration {
-    version: 1,
-    name: "history",
-    sql: include_str!("../../migrations/sqlite/0001_history.sql"),
-}];
+pub(super) const SQLITE: &[Migration] = &[
+    Migration { version: 1, name: "history", sql: include_str!("../../migrations/sqlite/0001_history.sql") },
+    Migration {
+        version: 2,
+        name: "customers",
+        sql: include_str!("../../migrations/sqlite/0002_customers.sql"),
+    },
+];
 
 impl Migration {
     /// BLAKE3 of the text, in hex.

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod customers;
 mod cuts;
 mod kills;
 mod readme;

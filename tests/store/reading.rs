@@ -1,8 +1,8 @@
 //! What readers see: pages of history, the projection of definitions, the view of current usage.
 
 use dataflows::types::{
-    Action, Amount, ApiKey, Business, Customer, Definition, KeyKind, Limit, LiveState, MetricType, Micros,
-    Operator, Scopes, SeriesId, SeriesSpec, Span, StripeIntegration, Tally,
+    Action, Amount, ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, LiveState,
+    MetricType, Micros, Operator, Scopes, SeriesId, SeriesSpec, Span, StripeIntegration, Tally,
 };
 use tracktags::store::{ALL_SERIES, History, HistoryQuery, SqliteHistory, Store, StoreError};
 
@@ -90,7 +90,19 @@ fn definitions_are_tables() {
         })
     };
     let (business_name, email) = ("Acme".to_owned(), "a@acme.test".to_owned());
-    let customer_name = "Customer".to_owned();
+    let customer = |customer_id: &str| {
+        Definition::CustomerPut(Customer {
+            business_id: "biz_1".into(),
+            customer_id: customer_id.into(),
+            customer_name: "Customer".into(),
+            created_at: T0,
+        })
+    };
+    let details = CustomerDetails {
+        email: Some("c@acme.test".into()),
+        subscription_ends_at: Some(at(120)),
+        ..CustomerDetails::default()
+    };
     let reading = Scopes { read: true, ingest: false, manage: false };
     let of_customer = KeyKind::Customer { customer_id: customer_id.clone() };
     define(
@@ -103,12 +115,11 @@ fn definitions_are_tables() {
                 email,
                 created_at: T0,
             }),
-            Definition::CustomerPut(Customer {
-                business_id: business_id.clone(),
-                customer_id,
-                customer_name,
-                created_at: T0,
-            }),
+            customer("cust_1"),
+            customer("cust_2"),
+            key("lost", KeyKind::Customer { customer_id: "cust_2".into() }, Scopes::ALL, None),
+            Definition::CustomerDeleted { business_id: business_id.clone(), customer_id: "cust_2".into() },
+            Definition::CustomerDescribed { business_id: business_id.clone(), customer_id, details },
             key("main", KeyKind::Business, Scopes::ALL, Some(at(60))),
             key("theirs", of_customer, reading, None),
             key("gone", KeyKind::Business, Scopes::ALL, None),
@@ -120,7 +131,8 @@ fn definitions_are_tables() {
     let t0 = "2026-11-24T06:00:00.000000Z";
     let hash = "ab".repeat(32);
     assert_eq!(database.lines("SELECT * FROM businesses"), [format!("biz_1|Acme|a@acme.test|{t0}")]);
-    assert_eq!(database.lines("SELECT * FROM customers"), [format!("biz_1|cust_1|Customer|{t0}")]);
+    let described = format!("biz_1|cust_1|Customer|{t0}|c@acme.test|-|-|-|2026-11-24T06:02:00.000000Z");
+    assert_eq!(database.lines("SELECT * FROM customers"), [described]);
     assert_eq!(
         database.lines("SELECT * FROM api_keys ORDER BY key_name"),
         [

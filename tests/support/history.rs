@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dataflows::types::{Amount, Tally};
-use rusqlite::{Connection, OpenFlags, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 /// (customer id or nothing, metric name).
 pub type Name = (Option<String>, String);
@@ -26,11 +26,25 @@ pub fn read(data_dir: &Path) -> Result<BTreeMap<Name, Stored>, String> {
     read_rows(data_dir).map_err(|why| format!("history.db: {why}"))
 }
 
-fn read_rows(data_dir: &Path) -> rusqlite::Result<BTreeMap<Name, Stored>> {
+fn open(data_dir: &Path) -> rusqlite::Result<Connection> {
     // Not read-only: whoever reads a WAL database must be able to make its shared memory.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(data_dir.join("history.db"), flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+/// Name and description of a customer of the demo business; none if it has no row.
+pub fn customer(data_dir: &Path, customer_id: &str) -> Result<Option<(String, Option<String>)>, String> {
+    let sql = "SELECT customer_name, description FROM customers WHERE business_id = 'biz_demo' AND customer_id = ?1";
+    let read = |connection: Connection| {
+        connection.query_row(sql, [customer_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    };
+    open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
+}
+
+fn read_rows(data_dir: &Path) -> rusqlite::Result<BTreeMap<Name, Stored>> {
+    let connection = open(data_dir)?;
     let mut statement = connection.prepare(
         "SELECT scope, customer_id, metric_name, sum, count, min, max, value FROM metrics
          WHERE business_id = 'biz_demo' ORDER BY series_id, window_start",

@@ -48,6 +48,22 @@ pub enum Definition {
         /// Hash of the parsed body.
         body_hash: u128,
     },
+    /// What else is known of a customer.
+    CustomerDescribed {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        customer_id: String,
+        /// All of it.
+        details: CustomerDetails,
+    },
+    /// A customer goes, and with it its keys. Its series are deleted one by one before, in the same epoch.
+    CustomerDeleted {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        customer_id: String,
+    },
 }
 
 /// A tenant.
@@ -121,6 +137,21 @@ pub struct Customer {
     pub customer_name: String,
     /// When it was defined.
     pub created_at: Micros,
+}
+
+/// What a customer may be described with, as the tenant gave it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerDetails {
+    /// `email`.
+    pub email: Option<String>,
+    /// `description`.
+    pub description: Option<String>,
+    /// `stripe_customer_id`.
+    pub stripe_customer_id: Option<String>,
+    /// `stripe_price_id`.
+    pub stripe_price_id: Option<String>,
+    /// `subscription_ends_at`.
+    pub subscription_ends_at: Option<Micros>,
 }
 
 /// A series with its name and number.

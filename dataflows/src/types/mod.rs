@@ -14,7 +14,8 @@ pub use crate::amount::{Amount, AmountError};
 pub use crate::tally::{Reading, Tally};
 pub use crate::window::{Span, Window};
 pub use definition::{
-    ApiKey, Business, Customer, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec, StripeIntegration,
+    ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec,
+    StripeIntegration,
 };
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use state::{MergeState, PeriodState, SeriesState, WindowState};

@@ -1,13 +1,14 @@
 //! From the text of a request to typed requests: every rule that needs nothing but the text.
 //!
 //! ```text
-//!  body, query, header ─▶ object (fields, strict) ─▶ names (syntax of one value) ─▶ series | update (whole requests)
+//!  body, query, header ─▶ object (fields, strict) ─▶ names (syntax of one value) ─▶ series | update | customer (whole)
 //!                                                                └──────▶ Fault ──▶ 400 or 422, naming the field
 //! ```
 //! Invariants: an amount is read from its digits, never through `f64`; a field is known, known only to the original
 //! service (ignored with a warning), or refused; the first fault wins; no input panics or recurses. What needs the
 //! registry, the clock or the engine (absent customers, ages, changes of a used series) is decided behind this.
 
+pub mod customer;
 pub mod metadata;
 pub mod names;
 pub mod object;

@@ -80,6 +80,14 @@ pub fn metric_name(field: &str, text: &str) -> Result<String, Fault> {
     Err(Fault::malformed(field, "invalid_name", detail))
 }
 
+/// A name or note for people: any text of at most so many bytes, kept as it is.
+pub fn text<const BYTES_MAX: usize>(field: &str, text: &str) -> Result<String, Fault> {
+    if (1..=BYTES_MAX).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    Err(Fault::malformed(field, "invalid_text", format!("{field} must be 1 to {BYTES_MAX} bytes of text")))
+}
+
 /// A customer id, event id or price id.
 pub fn id(field: &str, text: &str) -> Result<String, Fault> {
     if (1..=ID_BYTES_MAX).contains(&text.len())

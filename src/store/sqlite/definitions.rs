@@ -5,8 +5,8 @@
 //! `series_state`, and which bodies were recorded is the journal's knowledge.
 
 use dataflows::types::{
-    ApiKey, Business, Customer, Definition, KeyKind, Limit, Scopes, SeriesId, SeriesRecord, SeriesSpec,
-    StripeIntegration,
+    ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, Scopes, SeriesId, SeriesRecord,
+    SeriesSpec, StripeIntegration,
 };
 use rusqlite::{ToSql, Transaction, params};
 use serde::Serialize;
@@ -34,6 +34,14 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         Definition::SeriesDeleted { series } => {
             run("DELETE FROM series_state WHERE series_id = ?1", params![series.0])?;
             run("DELETE FROM series WHERE series_id = ?1", params![series.0])
+        }
+        Definition::CustomerDescribed { business_id, customer_id, details } => {
+            describe_customer(&run, business_id, customer_id, details)
+        }
+        Definition::CustomerDeleted { business_id, customer_id } => {
+            let customer = params![business_id, customer_id];
+            run("DELETE FROM api_keys WHERE business_id = ?1 AND customer_id = ?2", customer)?;
+            run("DELETE FROM customers WHERE business_id = ?1 AND customer_id = ?2", customer)
         }
         Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => Ok(()),
     }
@@ -71,12 +79,36 @@ fn put_key(run: Run<'_>, key: &ApiKey) -> rusqlite::Result<()> {
 
 fn put_customer(run: Run<'_>, customer: &Customer) -> rusqlite::Result<()> {
     run(
-        "INSERT OR REPLACE INTO customers VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO customers (business_id, customer_id, customer_name, created_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (business_id, customer_id) DO UPDATE
+         SET customer_name = excluded.customer_name, created_at = excluded.created_at",
         params![
             customer.business_id,
             customer.customer_id,
             customer.customer_name,
             time(customer.created_at)
+        ],
+    )
+}
+
+fn describe_customer(
+    run: Run<'_>,
+    business_id: &str,
+    customer_id: &str,
+    details: &CustomerDetails,
+) -> rusqlite::Result<()> {
+    run(
+        "UPDATE customers SET email = ?3, description = ?4, stripe_customer_id = ?5, stripe_price_id = ?6,
+             subscription_ends_at = ?7
+         WHERE business_id = ?1 AND customer_id = ?2",
+        params![
+            business_id,
+            customer_id,
+            details.email,
+            details.description,
+            details.stripe_customer_id,
+            details.stripe_price_id,
+            details.subscription_ends_at.map(time),
         ],
     )
 }
