@@ -1,10 +1,10 @@
 //! Generated nonsense at every field: an answer that names the field, or acceptance by the rules; never a panic.
 
-use dataflows::types::Amount;
-use dataflows::types::SeriesSpec;
+use dataflows::types::{Amount, CustomerDetails, SeriesSpec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracktags::admission::parse::Fault;
+use tracktags::admission::parse::customer::CustomerBody;
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
 use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
@@ -44,6 +44,18 @@ const FIELDS: [&str; 30] = [
     "metadata.integrations.stripe.export",
     "metadata.integrations.stripe.overage_threshold",
     "metadata.integrations.stripe.scale",
+];
+
+const CUSTOMER_FIELDS: [&str; 9] = [
+    "customer_id",
+    "customer_name",
+    "name",
+    "email",
+    "description",
+    "plan_id",
+    "stripe_customer_id",
+    "stripe_price_id",
+    "subscription_ends_at",
 ];
 
 /// A body in which the field has the value, given as text; everything else is in order.
@@ -119,6 +131,21 @@ proptest! {
     }
 
     #[test]
+    fn a_hostile_value_in_a_customer_is_refused_at_its_field(at in 0..CUSTOMER_FIELDS.len(), value in hostile_value()) {
+        let field = CUSTOMER_FIELDS[at];
+        let body = json!({ field: value }).to_string();
+        let read = CustomerBody::parse(body.as_bytes()).and_then(|body| {
+            body.agrees_with("c")?;
+            body.customer_name()?;
+            body.plan_id()?;
+            body.details(CustomerDetails::default())
+        });
+        if let Err(fault) = read {
+            prop_assert_eq!(fault.field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
     fn text_that_is_no_json_is_refused_at_its_field(
         at in 0..FIELDS.len(),
         text in prop_oneof![
@@ -139,6 +166,7 @@ proptest! {
     fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0usize..400) {
         let _ = NewSeries::parse(&bytes, &BOUNDS);
         let _ = NewUpdate::parse(&bytes);
+        let _ = CustomerBody::parse(&bytes);
         let _ = names::idempotency_key(&bytes);
         // A good body, cut or spoilt somewhere.
         let good = body("metadata.integrations.stripe.price_id", r#""price""#).into_bytes();
