@@ -297,8 +297,12 @@ impl Registry {
             None => Bound::Included(&first),
         };
         let range = self.ordered.range::<SeriesKey, _>((start, Bound::Unbounded));
-        let of_business = range.take_while(|(key, _)| key.business_id == filter.business_id);
-        of_business
+        let asked_for = range.take_while(|(key, _)| {
+            // The series of one customer stand together.
+            let is_own = filter.customer_id.is_none() || key.customer_id == filter.customer_id;
+            key.business_id == filter.business_id && is_own
+        });
+        asked_for
             .map(|(_, handle)| handle)
             .filter(|handle| filter.shows(&handle.record))
             .take(limit)

@@ -57,6 +57,11 @@ fn a_customer_is_defined_changed_and_deleted_with_its_series() {
     assert_eq!(text(&body, "status").as_deref(), Some("updated"));
     refused(client.put(ALICE, r#"{"customer_id": "bob"}"#), 400, "invalid_combination");
     refused(client.put("/api/v1/customers/bob", "{}"), 400, "missing_field");
+    for neighbour in ["alic", "alice2"] {
+        let scope = format!("scope=customer&customer_id={neighbour}");
+        client.put(&format!("{CUSTOMERS}/{neighbour}"), r#"{"name": "N"}"#).body();
+        client.post(&format!("/api/v1/metrics?{scope}"), NEW_SERIES).body();
+    }
 
     // A crash, and a start with another number of workers.
     server.kill();
@@ -77,6 +82,8 @@ fn a_customer_is_defined_changed_and_deleted_with_its_series() {
     for outcome in [client.get(ALICE), delete(&client, ALICE), client.get(USAGE), metrics_of_alice(&client)] {
         refused(outcome, 404, "customer_not_found");
     }
+    let left = client.get("/api/v1/metrics?scope=customer").body();
+    assert_eq!(count(&left, "count"), Some(2), "{left}");
     // Somebody of the same id is somebody else.
     client.put(ALICE, r#"{"name": "Another"}"#).body();
     refused(client.get(USAGE), 404, "metric_not_found");
