@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 /// How keys that act for a business begin.
 pub const BUSINESS_PREFIX: &str = "tk_live_";
+/// How keys that act for one customer begin.
+pub const CUSTOMER_PREFIX: &str = "tk_cust_";
 
 /// A new key: the prefix and 64 hexadecimal digits. An error if the machine has no randomness.
 pub fn new_key(prefix: &str) -> std::io::Result<String> {

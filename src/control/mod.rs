@@ -17,14 +17,14 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use dataflows::types::{Definition, Epoch, Micros, SeriesId, SeriesKey, SeriesSpec};
+use dataflows::types::{ApiKey, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, SeriesSpec};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock::Stamps;
 use crate::journal::Rejected;
 
-pub use key::{BUSINESS_PREFIX, hash_key, new_key};
+pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, hash_key, new_key};
 pub use registry::{CustomerRecord, Principal, Registry, SeriesFilter, SeriesHandle};
 pub use series::Change;
 
@@ -44,6 +44,21 @@ pub enum ControlError {
     /// The customer is not there.
     #[error("there is no such customer")]
     NoSuchCustomer,
+    /// The business is not there.
+    #[error("there is no such business")]
+    NoSuchBusiness,
+    /// The key is not there.
+    #[error("there is no such key")]
+    NoSuchKey,
+    /// There is a key of that name already.
+    #[error("there is a key of that name already")]
+    KeyExists,
+    /// There are as many keys of the type as there may be.
+    #[error("there are two active keys of this type: delete one first")]
+    KeyLimit,
+    /// The machine gives no randomness; nothing was written.
+    #[error("the machine gives no randomness")]
+    NoRandomness,
     /// There is a customer of that id already.
     #[error("there is a customer of that id already")]
     CustomerExists,
@@ -153,7 +168,8 @@ impl Control {
     /// Whom a key acts for; none if there is no such key, or no longer.
     pub fn authenticate(&self, key: &str) -> Option<Principal> {
         let hash = hash_key(key);
-        self.registry().principal(&hash, || self.0.stamps.now()).cloned()
+        let used_at = self.0.stamps.clock().wall();
+        self.registry().principal(&hash, used_at, || self.0.stamps.now()).cloned()
     }
 
     /// Whether this is the admin key. Constant time.
@@ -243,6 +259,47 @@ impl Control {
     pub async fn delete_customer(&self, business_id: &str, customer_id: &str) -> Result<(), ControlError> {
         let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
         self.request(Change::DeleteCustomer { business_id, customer_id }).await.map(drop)
+    }
+
+    /// Whether there is such a business.
+    pub fn business_exists(&self, business_id: &str) -> bool {
+        self.registry().business(business_id).is_some()
+    }
+
+    /// Makes a key: `described` but for its hash. Returns the key, which is nowhere else.
+    pub async fn create_key(&self, described: ApiKey) -> Result<String, ControlError> {
+        let prefix = match described.kind {
+            KeyKind::Business => BUSINESS_PREFIX,
+            KeyKind::Customer { .. } => CUSTOMER_PREFIX,
+        };
+        let key = new_key(prefix).map_err(|_| ControlError::NoRandomness)?;
+        self.request(Change::CreateKey(ApiKey { hash: hash_key(&key), ..described })).await?;
+        Ok(key)
+    }
+
+    /// Deletes a key. It works no more when this returns.
+    pub async fn delete_key(
+        &self,
+        business_id: &str,
+        kind: KeyKind,
+        key_name: &str,
+    ) -> Result<(), ControlError> {
+        let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
+        self.request(Change::DeleteKey { business_id, kind, key_name }).await.map(drop)
+    }
+
+    /// The active keys of one kind, by name, and when each was last used since the start.
+    pub fn list_keys(&self, business_id: &str, kind: &KeyKind) -> Vec<(ApiKey, Option<Micros>)> {
+        let now = self.now();
+        let registry = self.registry();
+        let mut keys: Vec<_> =
+            registry.keys(business_id, now).filter(|key| key.kind == *kind).cloned().collect();
+        keys.sort_unstable_by(|left, right| left.key_name.cmp(&right.key_name));
+        let used = |key| {
+            let last_used_at = registry.last_used_at(&key);
+            (key, last_used_at)
+        };
+        keys.into_iter().map(used).collect()
     }
 
     /// The moment of an answer.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use dataflows::types::{
     ApiKey, Business, Command, Customer, CustomerDetails, Definition, Epoch, KeyKind, Micros, Scope, Scopes,
@@ -39,6 +40,21 @@ pub struct Principal {
     pub scopes: Scopes,
     /// The key's name.
     pub key_name: Arc<str>,
+    /// When the key stops working.
+    pub expires_at: Option<Micros>,
+}
+
+impl Principal {
+    /// Who holds the admin key, acting for a business.
+    pub fn admin(business_id: &str) -> Principal {
+        Principal {
+            business_id: business_id.into(),
+            customer_id: None,
+            scopes: Scopes::ALL,
+            key_name: "admin".into(),
+            expires_at: None,
+        }
+    }
 }
 
 /// A customer and what is known of it.
@@ -88,6 +104,16 @@ impl SeriesFilter {
     }
 }
 
+/// A key as the registry holds it.
+struct Credential {
+    principal: Principal,
+    key: ApiKey,
+    /// When it was last used since the start; `NEVER_USED` before that. No definition, hence not in the journal.
+    last_used_at: AtomicI64,
+}
+
+const NEVER_USED: i64 = i64::MIN;
+
 /// Everything that is defined. See the header.
 pub struct Registry {
     workers: usize,
@@ -96,7 +122,7 @@ pub struct Registry {
     businesses: HashMap<String, Business>,
     customers: HashMap<String, BTreeMap<String, CustomerRecord>>,
     /// By the hash of the key, which is as random as it gets.
-    keys: HashMap<[u8; 32], (Principal, ApiKey), FixedState>,
+    keys: HashMap<[u8; 32], Credential, FixedState>,
     /// Live series by the hash of their key.
     names: HashTable<SeriesHandle>,
     /// Live series in list order.
@@ -147,10 +173,14 @@ impl Registry {
                 self.businesses.insert(business.business_id.clone(), business.clone());
             }
             Definition::KeyPut(key) => {
-                self.keys.insert(key.hash, (principal(key), key.clone()));
+                let last_used_at = AtomicI64::new(NEVER_USED);
+                let credential = Credential { principal: principal(key), key: key.clone(), last_used_at };
+                self.keys.insert(key.hash, credential);
             }
             Definition::KeyDeleted { business_id, key_name } => {
-                self.keys.retain(|_, (_, key)| &key.business_id != business_id || &key.key_name != key_name);
+                self.keys.retain(|_, Credential { key, .. }| {
+                    &key.business_id != business_id || &key.key_name != key_name
+                });
             }
             Definition::CustomerPut(customer) => {
                 let of_business = self.customers.entry(customer.business_id.clone()).or_default();
@@ -169,7 +199,7 @@ impl Registry {
                 if let Some(of_business) = self.customers.get_mut(business_id) {
                     of_business.remove(customer_id);
                 }
-                self.keys.retain(|_, (_, key)| {
+                self.keys.retain(|_, Credential { key, .. }| {
                     let bound =
                         matches!(&key.kind, KeyKind::Customer { customer_id: id } if id == customer_id);
                     !bound || &key.business_id != business_id
@@ -272,17 +302,42 @@ impl Registry {
             .map(|entry| entry.1)
     }
 
-    /// Whom a key's hash acts for; none once it has expired.
-    pub fn principal(&self, hash: &[u8; 32], now: impl Fn() -> Micros) -> Option<&Principal> {
-        let (principal, key) = self.keys.get(hash)?;
+    /// Whom a key's hash acts for; none once it has expired. It was used at `used_at`; `now` decides about expiry.
+    pub fn principal(
+        &self,
+        hash: &[u8; 32],
+        used_at: Micros,
+        now: impl Fn() -> Micros,
+    ) -> Option<&Principal> {
+        let Credential { principal, key, last_used_at } = self.keys.get(hash)?;
         let live = key.expires_at.is_none_or(|expires_at| now() < expires_at);
-        (live && subtle::ConstantTimeEq::ct_eq(&key.hash[..], &hash[..]).into()).then_some(principal)
+        let live = live && subtle::ConstantTimeEq::ct_eq(&key.hash[..], &hash[..]).into();
+        if live {
+            last_used_at.store(used_at.0, Ordering::Relaxed);
+        }
+        live.then_some(principal)
     }
 
     /// The key of that name.
     pub fn key(&self, business_id: &str, key_name: &str) -> Option<&ApiKey> {
-        let mut keys = self.keys.values().map(|(_, key)| key);
+        let mut keys = self.keys.values().map(|credential| &credential.key);
         keys.find(|key| key.business_id == business_id && key.key_name == key_name)
+    }
+
+    /// When a key was last used since the start.
+    pub fn last_used_at(&self, key: &ApiKey) -> Option<Micros> {
+        let last_used_at = self.keys.get(&key.hash)?.last_used_at.load(Ordering::Relaxed);
+        (last_used_at != NEVER_USED).then_some(Micros(last_used_at))
+    }
+
+    /// The keys of a business that have not expired, in no order.
+    pub fn keys(&self, business_id: &str, now: Micros) -> impl Iterator<Item = &ApiKey> {
+        let of_business = self
+            .keys
+            .values()
+            .map(|credential| &credential.key)
+            .filter(move |key| key.business_id == business_id);
+        of_business.filter(move |key| key.expires_at.is_none_or(|expires_at| now < expires_at))
     }
 
     /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
@@ -357,7 +412,7 @@ impl Registry {
     pub fn export(&self) -> Vec<Definition> {
         let businesses = self.businesses.values().cloned().map(Definition::BusinessPut);
         let customers = self.customers.values().flat_map(BTreeMap::values).flat_map(CustomerRecord::export);
-        let keys = self.keys.values().map(|(_, key)| Definition::KeyPut(key.clone()));
+        let keys = self.keys.values().map(|credential| Definition::KeyPut(credential.key.clone()));
         let mut records: Vec<_> = self.ordered.values().map(|handle| &handle.record).collect();
         records.sort_unstable_by_key(|record| record.series);
         let series = records.into_iter().map(|record| Definition::SeriesCreated((**record).clone()));
@@ -387,5 +442,6 @@ fn principal(key: &ApiKey) -> Principal {
         },
         scopes: key.scopes,
         key_name: key.key_name.as_str().into(),
+        expires_at: key.expires_at,
     }
 }

@@ -1,6 +1,8 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
-use dataflows::types::{Customer, Definition, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec};
+use dataflows::types::{
+    ApiKey, Customer, Definition, KeyKind, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
+};
 
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter};
 
@@ -45,6 +47,17 @@ pub enum Change {
         /// Whether there must be none of that id yet.
         must_be_new: bool,
     },
+    /// A key.
+    CreateKey(ApiKey),
+    /// The end of a key.
+    DeleteKey {
+        /// Whose.
+        business_id: String,
+        /// What it acts for.
+        kind: KeyKind,
+        /// Its name.
+        key_name: String,
+    },
     /// The end of a customer, its keys and its series.
     DeleteCustomer {
         /// Whose.
@@ -65,6 +78,8 @@ pub enum Subject {
     Series(SeriesId),
     /// A customer: (business, customer).
     Customer(String, String),
+    /// The keys of a business: how many there may be depends on the others.
+    Keys(String),
     /// The service itself.
     Service,
 }
@@ -81,6 +96,8 @@ impl Change {
             Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
                 Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
             }
+            Change::CreateKey(key) => Subject::Keys(key.business_id.clone()),
+            Change::DeleteKey { business_id, .. } => Subject::Keys(business_id.clone()),
             Change::DeleteCustomer { business_id, customer_id } => {
                 Subject::Customer(business_id.clone(), customer_id.clone())
             }
@@ -128,9 +145,34 @@ impl Change {
             Change::DeleteCustomer { business_id, customer_id } => {
                 delete_customer(registry, business_id, customer_id)?
             }
+            Change::CreateKey(key) => create_key(registry, key, now)?,
+            Change::DeleteKey { business_id, kind, key_name } => {
+                let known = |key: &&ApiKey| key.kind == kind && key.key_name == key_name;
+                registry.keys(&business_id, now).find(known).ok_or(ControlError::NoSuchKey)?;
+                vec![Definition::KeyDeleted { business_id, key_name }]
+            }
             Change::Define(definitions) => definitions,
         })
     }
+}
+
+/// Active keys of one kind that a business, or a customer, may have: two, so that one can replace the other.
+const KEYS_MAX: usize = 2;
+
+fn create_key(registry: &Registry, key: ApiKey, now: Micros) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
+    if let KeyKind::Customer { customer_id } = &key.kind {
+        registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
+    }
+    if registry.keys(&key.business_id, now).any(|known| known.key_name == key.key_name) {
+        return Err(ControlError::KeyExists);
+    }
+    if registry.keys(&key.business_id, now).filter(|known| known.kind == key.kind).count() >= KEYS_MAX {
+        return Err(ControlError::KeyLimit);
+    }
+    // One of that name that has expired makes room.
+    let (business_id, key_name) = (key.business_id.clone(), key.key_name.clone());
+    Ok(vec![Definition::KeyDeleted { business_id, key_name }, Definition::KeyPut(key)])
 }
 
 fn put_customer(

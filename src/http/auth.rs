@@ -3,19 +3,20 @@
 //! | caller | may |
 //! |---|---|
 //! | business key | what its scopes allow, for its business and that business's customers |
+//! | admin key | routes with `Access::Tenant`, for any business |
 //! | customer key | routes with `Access::Key { customer_keys: true, .. }`, for its own customer only |
 //!
 //! What belongs to somebody else answers exactly as what is absent: 404.
 
 use dataflows::types::{Scope, Scopes, SeriesKey};
 use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
+use hyper::header::{AUTHORIZATION, HeaderName};
 
 use super::error::{ApiError, Title};
 use super::query::Query;
 use crate::admission::parse::names::SCOPES;
 use crate::admission::parse::{Fault, names};
-use crate::control::{Control, Principal};
+use crate::control::{Control, ControlError, Principal};
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,11 @@ pub enum Access {
         /// Whether a customer key will do.
         customer_keys: bool,
     },
+    /// `X-Admin-Key`, or a business key that may manage and belongs to the business that the path begins with.
+    Tenant,
 }
+
+const X_ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
 
 /// A scope of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,24 @@ pub fn authorize(
         return Err(ApiError::new(Title::Forbidden, "insufficient_scope", detail));
     }
     Ok(principal)
+}
+
+/// The caller of a route of one business, acting for it. A foreign business answers as an absent one.
+pub fn authorize_tenant(
+    control: &Control,
+    headers: &HeaderMap,
+    business_id: &str,
+) -> Result<Principal, ApiError> {
+    let absent = || ApiError::from(ControlError::NoSuchBusiness);
+    if let Some(key) = headers.get(X_ADMIN_KEY) {
+        if !key.to_str().is_ok_and(|key| control.is_admin(key)) {
+            return Err(ApiError::unauthorized("the admin key is not valid"));
+        }
+        let exists = control.business_exists(business_id);
+        return if exists { Ok(Principal::admin(business_id)) } else { Err(absent()) };
+    }
+    let principal = authorize(control, headers, KeyScope::Manage, false)?;
+    if *principal.business_id == *business_id { Ok(principal) } else { Err(absent()) }
 }
 
 /// The credential of `Authorization: Bearer`; the scheme in any case.

@@ -215,6 +215,11 @@ impl From<ControlError> for ApiError {
         match error {
             ControlError::NoSuchSeries => ApiError::not_found("metric_not_found", detail),
             ControlError::NoSuchCustomer => ApiError::not_found("customer_not_found", detail),
+            ControlError::NoSuchBusiness => ApiError::not_found("business_not_found", detail),
+            ControlError::NoSuchKey => ApiError::not_found("key_not_found", detail),
+            ControlError::KeyExists => ApiError::new(Title::Conflict, "key_exists", detail),
+            ControlError::KeyLimit => ApiError::new(Title::KeyLimitReached, "key_limit_reached", detail),
+            ControlError::NoRandomness => ApiError::internal("no_randomness", detail, Outcome::Rejected),
             ControlError::CustomerExists => ApiError::new(Title::Conflict, "customer_exists", detail),
             ControlError::Fixed { field } => {
                 let mut error = ApiError::new(Title::Conflict, "metric_has_updates", detail);

@@ -14,6 +14,7 @@ mod customers;
 mod definition;
 pub mod error;
 mod history;
+mod keys;
 mod list;
 mod metrics;
 pub mod query;
@@ -201,6 +202,11 @@ async fn dispatch<B: Buf>(
         Access::Key { scope, customer_keys } => {
             Some(auth::authorize(&backend.rooms()?.control, headers, scope, customer_keys)?)
         }
+        Access::Tenant => {
+            let business_id = parameters.first().expect("the patterns of these routes begin with a business");
+            let business_id = query::decoded("business_id", business_id)?;
+            Some(auth::authorize_tenant(&backend.rooms()?.control, headers, &business_id)?)
+        }
     };
     let query = Query::parse(query, route.query)?;
     let decode = |text: &&str| query::decoded("path", text).map(|text| text.into_owned());
@@ -232,6 +238,13 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::MetricChange => Box::pin(definition::change(backend.rooms()?, call)).await,
         Endpoint::MetricDelete => Box::pin(metrics::delete(backend.rooms()?, call)).await,
         Endpoint::MetricHistory => Box::pin(history::history(backend.rooms()?, call)).await,
+        Endpoint::KeyCreate => Box::pin(keys::create(backend.rooms()?, call)).await,
+        Endpoint::KeyList => keys::list(backend.rooms()?, call),
+        Endpoint::KeyRead => keys::read(backend.rooms()?, call),
+        Endpoint::KeyDelete => Box::pin(keys::delete(backend.rooms()?, call)).await,
+        Endpoint::CustomerKeyCreate => Box::pin(keys::create_for_customer(backend.rooms()?, call)).await,
+        Endpoint::CustomerKeyList => keys::list_of_customer(backend.rooms()?, call),
+        Endpoint::CustomerKeyDelete => Box::pin(keys::delete_of_customer(backend.rooms()?, call)).await,
         Endpoint::CustomerCreate => Box::pin(customers::create(backend.rooms()?, call)).await,
         Endpoint::CustomerList => customers::list(backend.rooms()?, call),
         Endpoint::CustomerPut => Box::pin(customers::put(backend.rooms()?, call)).await,

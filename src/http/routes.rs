@@ -39,6 +39,13 @@ pub enum Endpoint {
     MetricChange,
     MetricDelete,
     MetricHistory,
+    KeyCreate,
+    KeyList,
+    KeyRead,
+    KeyDelete,
+    CustomerKeyCreate,
+    CustomerKeyList,
+    CustomerKeyDelete,
     CustomerCreate,
     CustomerList,
     CustomerPut,
@@ -56,6 +63,14 @@ const fn open(path: &'static str, endpoint: Endpoint) -> Route {
     Route { method: Method::GET, path, endpoint, access: Access::Open, query: &[], json: false }
 }
 
+const fn tenant(method: Method, path: &'static str, endpoint: Endpoint, json: bool) -> Route {
+    Route { method, path, endpoint, access: Access::Tenant, query: &[], json }
+}
+
+const KEYS: &str = "/api/v1/businesses/{business_id}/keys";
+const KEY: &str = "/api/v1/businesses/{business_id}/keys/{key_type}/{key_name}";
+const CUSTOMER_KEYS: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys";
+const CUSTOMER_KEY: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys/{key_name}";
 const METRICS: &str = "/api/v1/metrics";
 const METRIC: &str = "/api/v1/metrics/{metric_name}";
 const CUSTOMERS: &str = "/api/v1/customers";
@@ -63,7 +78,7 @@ const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 16] = [
+pub static ROUTES: [Route; 23] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -124,6 +139,13 @@ pub static ROUTES: [Route; 16] = [
         query: &["scope", "customer_id", "start", "end", "limit", "cursor"],
         json: false,
     },
+    tenant(Method::POST, KEYS, Endpoint::KeyCreate, true),
+    tenant(Method::GET, KEYS, Endpoint::KeyList, false),
+    tenant(Method::GET, KEY, Endpoint::KeyRead, false),
+    tenant(Method::DELETE, KEY, Endpoint::KeyDelete, false),
+    tenant(Method::POST, CUSTOMER_KEYS, Endpoint::CustomerKeyCreate, true),
+    tenant(Method::GET, CUSTOMER_KEYS, Endpoint::CustomerKeyList, false),
+    tenant(Method::DELETE, CUSTOMER_KEY, Endpoint::CustomerKeyDelete, false),
     Route {
         method: Method::POST,
         path: CUSTOMERS,
@@ -227,7 +249,9 @@ mod tests {
     #[test]
     fn every_route_is_found_by_its_own_path() {
         for route in &ROUTES {
-            let path = route.path.replace("{metric_name}", "api%20calls").replace("{customer_id}", "c%20d");
+            let segments =
+                route.path.split('/').map(|part| if part.starts_with('{') { "a%20b" } else { part });
+            let path = segments.collect::<Vec<_>>().join("/");
             assert_eq!(endpoint(&route.method, &path), Some(route.endpoint), "{} {path}", route.method);
         }
     }

@@ -13,19 +13,6 @@ const USAGE: &str = "/api/v1/metrics/calls?scope=customer&customer_id=alice";
 const NEW_SERIES: &str =
     r#"{"metric_name": "calls", "metadata": {"integrations": {"supabase": {"batch_interval": "1s"}}}}"#;
 
-fn refused(outcome: Outcome, status: u16, code: &str) {
-    match outcome {
-        Outcome::Rejected(seen, body) => {
-            assert_eq!((seen, text(&body, "code").as_deref()), (status, Some(code)), "{body}");
-        }
-        other => panic!("expected {status} {code}: {other:?}"),
-    }
-}
-
-fn delete(client: &Client, path: &str) -> Outcome {
-    client.call("DELETE", path, &[], "")
-}
-
 fn metrics_of_alice(client: &Client) -> Outcome {
     client.post("/api/v1/metrics?scope=customer&customer_id=alice", NEW_SERIES)
 }
@@ -37,26 +24,26 @@ fn a_customer_is_defined_changed_and_deleted_with_its_series() {
     let server = Launch::dev(&data_dir).workers(2).start();
     let client = Client::new(&server.base());
 
-    refused(client.get(ALICE), 404, "customer_not_found");
-    refused(metrics_of_alice(&client), 404, "customer_not_found");
-    refused(client.post(CUSTOMERS, r#"{"customer_id": "alice"}"#), 400, "missing_field");
-    refused(client.post(CUSTOMERS, r#"{"customer_id": "a/b", "name": "A"}"#), 400, "invalid_id");
+    client.get(ALICE).refused(404, "customer_not_found");
+    metrics_of_alice(&client).refused(404, "customer_not_found");
+    client.post(CUSTOMERS, r#"{"customer_id": "alice"}"#).refused(400, "missing_field");
+    client.post(CUSTOMERS, r#"{"customer_id": "a/b", "name": "A"}"#).refused(400, "invalid_id");
     let with_plan = r#"{"customer_id": "alice", "name": "A", "plan_id": "pln_1"}"#;
-    refused(client.post(CUSTOMERS, with_plan), 404, "plan_not_found");
-    refused(client.get(ALICE), 404, "customer_not_found");
+    client.post(CUSTOMERS, with_plan).refused(404, "plan_not_found");
+    client.get(ALICE).refused(404, "customer_not_found");
 
     let alice = r#"{"customer_id": "alice", "name": "Alice \u00e9", "plan_id": "", "email": "a@example.com",
         "subscription_ends_at": "2030-01-01T01:00:00+01:00"}"#;
     let body = client.post(CUSTOMERS, alice).body();
     assert_eq!(text(&body, "status").as_deref(), Some("created"));
-    refused(client.post(CUSTOMERS, alice), 409, "customer_exists");
+    client.post(CUSTOMERS, alice).refused(409, "customer_exists");
     metrics_of_alice(&client).body();
     client.put(USAGE, r#"{"value": 2.5}"#).body();
 
     let body = client.put(ALICE, r#"{"description": "first", "email": null}"#).body();
     assert_eq!(text(&body, "status").as_deref(), Some("updated"));
-    refused(client.put(ALICE, r#"{"customer_id": "bob"}"#), 400, "invalid_combination");
-    refused(client.put("/api/v1/customers/bob", "{}"), 400, "missing_field");
+    client.put(ALICE, r#"{"customer_id": "bob"}"#).refused(400, "invalid_combination");
+    client.put("/api/v1/customers/bob", "{}").refused(400, "missing_field");
     for neighbour in ["alic", "alice2"] {
         let scope = format!("scope=customer&customer_id={neighbour}");
         client.put(&format!("{CUSTOMERS}/{neighbour}"), r#"{"name": "N"}"#).body();
@@ -77,24 +64,24 @@ fn a_customer_is_defined_changed_and_deleted_with_its_series() {
     let row = until(Duration::from_secs(10), || described(&data_dir)?.ok_or("no row".to_owned()));
     assert_eq!(row.expect("the customer is in the store"), ("Alice é".to_owned(), Some("first".to_owned())));
 
-    let body = delete(&client, ALICE).body();
+    let body = client.delete(ALICE).body();
     assert_eq!(text(&body, "status").as_deref(), Some("deleted"));
-    for outcome in [client.get(ALICE), delete(&client, ALICE), client.get(USAGE), metrics_of_alice(&client)] {
-        refused(outcome, 404, "customer_not_found");
+    for outcome in [client.get(ALICE), client.delete(ALICE), client.get(USAGE), metrics_of_alice(&client)] {
+        outcome.refused(404, "customer_not_found");
     }
     let left = client.get("/api/v1/metrics?scope=customer").body();
     assert_eq!(count(&left, "count"), Some(2), "{left}");
     // Somebody of the same id is somebody else.
     client.put(ALICE, r#"{"name": "Another"}"#).body();
-    refused(client.get(USAGE), 404, "metric_not_found");
+    client.get(USAGE).refused(404, "metric_not_found");
     metrics_of_alice(&client).body();
     assert_eq!(amount(&client.get(USAGE).body(), "current_value"), "0".parse().ok());
-    delete(&client, ALICE).body();
+    client.delete(ALICE).body();
 
     // The stop leaves a snapshot, and the next start reads what is gone from it.
     server.stop();
     let server = Launch::dev(&data_dir).workers(3).start();
-    refused(Client::new(&server.base()).get(USAGE), 404, "customer_not_found");
+    Client::new(&server.base()).get(USAGE).refused(404, "customer_not_found");
     assert_eq!(history::customer(&data_dir, "alice"), Ok(None));
 }
 
@@ -141,7 +128,7 @@ fn a_customer_that_is_deleted_while_series_are_made_leaves_none() {
                     }
                 });
             }
-            delete(&client, ALICE).body();
+            client.delete(ALICE).body();
         });
         // Whoever came too late found no customer: a series of nobody would show here.
         let page = client.get("/api/v1/metrics?scope=customer&limit=1000").body();

@@ -10,6 +10,7 @@ mod support;
 
 mod customers;
 mod cuts;
+mod keys;
 mod kills;
 mod readme;
 mod seed;

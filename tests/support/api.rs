@@ -20,6 +20,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Panics unless it was refused with this status and code.
+    pub fn refused(self, status: u16, code: &str) {
+        match self {
+            Outcome::Rejected(seen, body) => {
+                assert_eq!((seen, text(&body, "code").as_deref()), (status, Some(code)), "{body}");
+            }
+            other => panic!("expected {status} {code}: {other:?}"),
+        }
+    }
+
     /// The body of a 2xx; panics otherwise.
     pub fn body(self) -> String {
         match self {
@@ -34,22 +44,28 @@ impl Outcome {
 pub struct Client {
     agent: Agent,
     base: String,
+    key: String,
 }
 
 impl Client {
-    /// A client of the server at `base`.
+    /// A client of the server at `base`, with the demo key.
     pub fn new(base: &str) -> Client {
         let config =
             Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20)));
-        Client { agent: config.build().into(), base: base.to_owned() }
+        Client { agent: config.build().into(), base: base.to_owned(), key: KEY.to_owned() }
     }
 
-    /// One request with the demo key. `path` may carry a query.
+    /// The same with another key.
+    pub fn with_key(&self, key: &str) -> Client {
+        Client { key: key.to_owned(), ..self.clone() }
+    }
+
+    /// One request. `path` may carry a query.
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Outcome {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header("authorization", format!("Bearer {KEY}"));
+            .header("authorization", format!("Bearer {}", self.key));
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }
@@ -80,6 +96,11 @@ impl Client {
     /// PUT.
     pub fn put(&self, path: &str, body: &str) -> Outcome {
         self.call("PUT", path, &[], body)
+    }
+
+    /// DELETE.
+    pub fn delete(&self, path: &str) -> Outcome {
+        self.call("DELETE", path, &[], "")
     }
 
     /// POST.

@@ -9,6 +9,7 @@
 //! registry, the clock or the engine (absent customers, ages, changes of a used series) is decided behind this.
 
 pub mod customer;
+pub mod key;
 pub mod metadata;
 pub mod names;
 pub mod object;
