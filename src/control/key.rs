@@ -7,6 +7,12 @@ pub const BUSINESS_PREFIX: &str = "tk_live_";
 /// How keys that act for one customer begin.
 pub const CUSTOMER_PREFIX: &str = "tk_cust_";
 
+/// A new `business_id`: 64 random bits, which is no secret. An error if the machine has no randomness.
+pub fn new_business_id() -> std::io::Result<String> {
+    let random = getrandom::u64().map_err(std::io::Error::other)?;
+    Ok(format!("biz_{random:016x}"))
+}
+
 /// A new key: the prefix and 64 hexadecimal digits. An error if the machine has no randomness.
 pub fn new_key(prefix: &str) -> std::io::Result<String> {
     let mut random = [0u8; 32];

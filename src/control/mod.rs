@@ -17,14 +17,16 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use dataflows::types::{ApiKey, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, SeriesSpec};
+use dataflows::types::{
+    ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, SeriesSpec,
+};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock::Stamps;
 use crate::journal::Rejected;
 
-pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, hash_key, new_key};
+pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, hash_key, new_business_id, new_key};
 pub use registry::{CustomerRecord, Principal, Registry, SeriesFilter, SeriesHandle};
 pub use series::Change;
 
@@ -261,9 +263,19 @@ impl Control {
         self.request(Change::DeleteCustomer { business_id, customer_id }).await.map(drop)
     }
 
-    /// Whether there is such a business.
-    pub fn business_exists(&self, business_id: &str) -> bool {
-        self.registry().business(business_id).is_some()
+    /// The business of that id.
+    pub fn business(&self, business_id: &str) -> Option<Business> {
+        self.registry().business(business_id).cloned()
+    }
+
+    /// Defines a business, or defines it anew.
+    pub async fn put_business(&self, business: Business) -> Result<(), ControlError> {
+        self.request(Change::PutBusiness(business)).await.map(drop)
+    }
+
+    /// Deletes a business with its keys, customers and series.
+    pub async fn delete_business(&self, business_id: &str) -> Result<(), ControlError> {
+        self.request(Change::DeleteBusiness { business_id: business_id.to_owned() }).await.map(drop)
     }
 
     /// Makes a key: `described` but for its hash. Returns the key, which is nowhere else.

@@ -205,6 +205,11 @@ impl Registry {
                     !bound || &key.business_id != business_id
                 });
             }
+            Definition::BusinessDeleted { business_id } => {
+                self.businesses.remove(business_id);
+                self.customers.remove(business_id);
+                self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
+            }
             Definition::SeriesCreated(record) => return Some(self.create(record)),
             Definition::SeriesChanged { series, spec } => return self.change(*series, spec),
             Definition::SeriesDeleted { series } => {

@@ -1,7 +1,7 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
 use dataflows::types::{
-    ApiKey, Customer, Definition, KeyKind, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
+    ApiKey, Business, Customer, Definition, KeyKind, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
 };
 
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter};
@@ -47,6 +47,13 @@ pub enum Change {
         /// Whether there must be none of that id yet.
         must_be_new: bool,
     },
+    /// A tenant, absolute.
+    PutBusiness(Business),
+    /// The end of a tenant, its keys, customers and series.
+    DeleteBusiness {
+        /// Which.
+        business_id: String,
+    },
     /// A key.
     CreateKey(ApiKey),
     /// The end of a key.
@@ -78,6 +85,8 @@ pub enum Subject {
     Series(SeriesId),
     /// A customer: (business, customer).
     Customer(String, String),
+    /// A tenant.
+    Business(String),
     /// The keys of a business: how many there may be depends on the others.
     Keys(String),
     /// The service itself.
@@ -96,6 +105,9 @@ impl Change {
             Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
                 Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
             }
+            Change::PutBusiness(Business { business_id, .. }) | Change::DeleteBusiness { business_id } => {
+                Subject::Business(business_id.clone())
+            }
             Change::CreateKey(key) => Subject::Keys(key.business_id.clone()),
             Change::DeleteKey { business_id, .. } => Subject::Keys(business_id.clone()),
             Change::DeleteCustomer { business_id, customer_id } => {
@@ -107,7 +119,7 @@ impl Change {
 
     /// Whether it needs an epoch of its own, because it is about more than its subject.
     pub fn stands_alone(&self) -> bool {
-        matches!(self, Change::DeleteCustomer { .. } | Change::Define(_))
+        matches!(self, Change::DeleteCustomer { .. } | Change::DeleteBusiness { .. } | Change::Define(_))
     }
 
     /// The definitions that make the change; none if everything is so already. New series are numbered from
@@ -125,6 +137,7 @@ impl Change {
         Ok(match self {
             Change::CreateSeries { key, .. } if live(&key).is_ok() => Vec::new(),
             Change::CreateSeries { key, spec } => {
+                registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
                 if let Some(customer_id) = &key.customer_id {
                     registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
                 }
@@ -144,6 +157,13 @@ impl Change {
             Change::PutCustomer { record, must_be_new } => put_customer(registry, record, must_be_new)?,
             Change::DeleteCustomer { business_id, customer_id } => {
                 delete_customer(registry, business_id, customer_id)?
+            }
+            Change::PutBusiness(business) => vec![Definition::BusinessPut(business)],
+            Change::DeleteBusiness { business_id } => {
+                registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+                let of_business =
+                    SeriesFilter { business_id: business_id.clone(), ..SeriesFilter::default() };
+                deleted(registry, &of_business).chain([Definition::BusinessDeleted { business_id }]).collect()
             }
             Change::CreateKey(key) => create_key(registry, key, now)?,
             Change::DeleteKey { business_id, kind, key_name } => {
@@ -180,6 +200,7 @@ fn put_customer(
     mut record: CustomerRecord,
     must_be_new: bool,
 ) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&record.customer.business_id).ok_or(ControlError::NoSuchBusiness)?;
     let known = registry.customer(&record.customer.business_id, &record.customer.customer_id);
     if let Some(known) = known {
         if must_be_new {
@@ -204,7 +225,11 @@ fn delete_customer(
     let (of_business, of_customer) = (business_id.clone(), Some(customer_id.clone()));
     let filter =
         SeriesFilter { business_id: of_business, customer_id: of_customer, ..SeriesFilter::default() };
-    let series = registry.list(&filter, None, usize::MAX).into_iter();
-    let deleted = series.map(|handle| Definition::SeriesDeleted { series: handle.series });
-    Ok(deleted.chain([Definition::CustomerDeleted { business_id, customer_id }]).collect())
+    Ok(deleted(registry, &filter).chain([Definition::CustomerDeleted { business_id, customer_id }]).collect())
+}
+
+/// The end of the series that the filter shows.
+fn deleted(registry: &Registry, filter: &SeriesFilter) -> impl Iterator<Item = Definition> {
+    let series = registry.list(filter, None, usize::MAX).into_iter();
+    series.map(|handle| Definition::SeriesDeleted { series: handle.series })
 }

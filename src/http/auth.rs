@@ -3,7 +3,7 @@
 //! | caller | may |
 //! |---|---|
 //! | business key | what its scopes allow, for its business and that business's customers |
-//! | admin key | routes with `Access::Tenant`, for any business |
+//! | admin key | routes with `Access::Admin`, and with `Access::Tenant` for any business |
 //! | customer key | routes with `Access::Key { customer_keys: true, .. }`, for its own customer only |
 //!
 //! What belongs to somebody else answers exactly as what is absent: 404.
@@ -30,6 +30,8 @@ pub enum Access {
         /// Whether a customer key will do.
         customer_keys: bool,
     },
+    /// `X-Admin-Key`.
+    Admin,
     /// `X-Admin-Key`, or a business key that may manage and belongs to the business that the path begins with.
     Tenant,
 }
@@ -81,6 +83,15 @@ pub fn authorize(
     Ok(principal)
 }
 
+/// 401 without the admin key.
+pub fn authorize_admin(control: &Control, headers: &HeaderMap) -> Result<(), ApiError> {
+    let key = headers
+        .get(X_ADMIN_KEY)
+        .ok_or_else(|| ApiError::unauthorized("the request needs a header X-Admin-Key with the admin key"))?;
+    let is_admin = key.to_str().is_ok_and(|key| control.is_admin(key));
+    if is_admin { Ok(()) } else { Err(ApiError::unauthorized("the admin key is not valid")) }
+}
+
 /// The caller of a route of one business, acting for it. A foreign business answers as an absent one.
 pub fn authorize_tenant(
     control: &Control,
@@ -88,11 +99,9 @@ pub fn authorize_tenant(
     business_id: &str,
 ) -> Result<Principal, ApiError> {
     let absent = || ApiError::from(ControlError::NoSuchBusiness);
-    if let Some(key) = headers.get(X_ADMIN_KEY) {
-        if !key.to_str().is_ok_and(|key| control.is_admin(key)) {
-            return Err(ApiError::unauthorized("the admin key is not valid"));
-        }
-        let exists = control.business_exists(business_id);
+    if headers.contains_key(X_ADMIN_KEY) {
+        authorize_admin(control, headers)?;
+        let exists = control.business(business_id).is_some();
         return if exists { Ok(Principal::admin(business_id)) } else { Err(absent()) };
     }
     let principal = authorize(control, headers, KeyScope::Manage, false)?;

@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod body;
+mod businesses;
 mod customers;
 mod definition;
 pub mod error;
@@ -202,6 +203,10 @@ async fn dispatch<B: Buf>(
         Access::Key { scope, customer_keys } => {
             Some(auth::authorize(&backend.rooms()?.control, headers, scope, customer_keys)?)
         }
+        Access::Admin => {
+            auth::authorize_admin(&backend.rooms()?.control, headers)?;
+            None
+        }
         Access::Tenant => {
             let business_id = parameters.first().expect("the patterns of these routes begin with a business");
             let business_id = query::decoded("business_id", business_id)?;
@@ -238,6 +243,10 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::MetricChange => Box::pin(definition::change(backend.rooms()?, call)).await,
         Endpoint::MetricDelete => Box::pin(metrics::delete(backend.rooms()?, call)).await,
         Endpoint::MetricHistory => Box::pin(history::history(backend.rooms()?, call)).await,
+        Endpoint::BusinessCreate => Box::pin(businesses::create(backend.rooms()?, call)).await,
+        Endpoint::BusinessRead => businesses::read(backend.rooms()?, call),
+        Endpoint::BusinessChange => Box::pin(businesses::change(backend.rooms()?, call)).await,
+        Endpoint::BusinessDelete => Box::pin(businesses::delete(backend.rooms()?, call)).await,
         Endpoint::KeyCreate => Box::pin(keys::create(backend.rooms()?, call)).await,
         Endpoint::KeyList => keys::list(backend.rooms()?, call),
         Endpoint::KeyRead => keys::read(backend.rooms()?, call),

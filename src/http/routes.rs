@@ -39,6 +39,10 @@ pub enum Endpoint {
     MetricChange,
     MetricDelete,
     MetricHistory,
+    BusinessCreate,
+    BusinessRead,
+    BusinessChange,
+    BusinessDelete,
     KeyCreate,
     KeyList,
     KeyRead,
@@ -67,6 +71,13 @@ const fn tenant(method: Method, path: &'static str, endpoint: Endpoint, json: bo
     Route { method, path, endpoint, access: Access::Tenant, query: &[], json }
 }
 
+const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: bool) -> Route {
+    Route { method, path, endpoint, access: Access::Admin, query: &[], json }
+}
+
+const BUSINESSES: &str = "/api/v1/businesses";
+const BUSINESS: &str = "/api/v1/businesses/{business_id}";
+const BUSINESS_CUSTOMERS: &str = "/api/v1/businesses/{business_id}/customers";
 const KEYS: &str = "/api/v1/businesses/{business_id}/keys";
 const KEY: &str = "/api/v1/businesses/{business_id}/keys/{key_type}/{key_name}";
 const CUSTOMER_KEYS: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys";
@@ -78,7 +89,7 @@ const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 23] = [
+pub static ROUTES: [Route; 28] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -139,6 +150,11 @@ pub static ROUTES: [Route; 23] = [
         query: &["scope", "customer_id", "start", "end", "limit", "cursor"],
         json: false,
     },
+    admin(Method::POST, BUSINESSES, Endpoint::BusinessCreate, true),
+    admin(Method::GET, BUSINESS, Endpoint::BusinessRead, false),
+    admin(Method::PUT, BUSINESS, Endpoint::BusinessChange, true),
+    admin(Method::DELETE, BUSINESS, Endpoint::BusinessDelete, false),
+    tenant(Method::POST, BUSINESS_CUSTOMERS, Endpoint::CustomerCreate, true),
     tenant(Method::POST, KEYS, Endpoint::KeyCreate, true),
     tenant(Method::GET, KEYS, Endpoint::KeyList, false),
     tenant(Method::GET, KEY, Endpoint::KeyRead, false),

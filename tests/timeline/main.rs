@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataflows::types::{Amount, Customer, Definition, MetricType, Micros, SeriesKey, SeriesSpec, Span};
+use dataflows::types::{
+    Amount, Business, Customer, Definition, MetricType, Micros, SeriesKey, SeriesSpec, Span,
+};
 use tracktags::admission::UpdateRequest;
 use tracktags::app::{Service, Signals, journal_options};
 use tracktags::clock::MockClock;
@@ -60,13 +62,19 @@ async fn until(what: &str, mut question: impl FnMut() -> bool) {
 }
 
 async fn define(rooms: &Rooms) -> tracktags::control::SeriesHandle {
+    let business = Definition::BusinessPut(Business {
+        business_id: "biz_demo".into(),
+        business_name: "Demo".into(),
+        email: "demo@example.com".into(),
+        created_at: NOON,
+    });
     let customer = Definition::CustomerPut(Customer {
         business_id: "biz_demo".into(),
         customer_id: "cust_123".into(),
         customer_name: "Demo".into(),
         created_at: NOON,
     });
-    rooms.control.request(Change::Define(vec![customer])).await.expect("the customer is defined");
+    rooms.control.request(Change::Define(vec![business, customer])).await.expect("the customer is defined");
     let (key, spec) = api_usage();
     rooms.control.create_series(key, spec).await.expect("the series is created").handle
 }

@@ -64,6 +64,11 @@ pub enum Definition {
         /// Which.
         customer_id: String,
     },
+    /// A tenant goes, and with it its keys and customers. Its series are deleted one by one before, in the same epoch.
+    BusinessDeleted {
+        /// Which.
+        business_id: String,
+    },
 }
 
 /// A tenant.

@@ -8,6 +8,7 @@
 //! service (ignored with a warning), or refused; the first fault wins; no input panics or recurses. What needs the
 //! registry, the clock or the engine (absent customers, ages, changes of a used series) is decided behind this.
 
+pub mod business;
 pub mod customer;
 pub mod key;
 pub mod metadata;

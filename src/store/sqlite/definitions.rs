@@ -43,6 +43,11 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             run("DELETE FROM api_keys WHERE business_id = ?1 AND customer_id = ?2", customer)?;
             run("DELETE FROM customers WHERE business_id = ?1 AND customer_id = ?2", customer)
         }
+        Definition::BusinessDeleted { business_id } => {
+            run("DELETE FROM api_keys WHERE business_id = ?1", params![business_id])?;
+            run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
+            run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])
+        }
         Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => Ok(()),
     }
 }

@@ -1,0 +1,29 @@
+//! `POST /api/v1/businesses` and `PUT /api/v1/businesses/{business_id}`: who a tenant is.
+
+use super::object::{Object, Schema};
+use super::{Fault, names};
+
+const BODY: Schema = Schema { path: "", known: &["business_name", "email"], ignored: &[] };
+
+/// Bytes of a name and of an address.
+const NAME_BYTES_MAX: usize = 200;
+
+/// A body; what is absent is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BusinessBody {
+    /// `business_name`.
+    pub business_name: Option<String>,
+    /// `email`.
+    pub email: Option<String>,
+}
+
+impl BusinessBody {
+    /// Reads a body.
+    pub fn parse(body: &[u8]) -> Result<Self, Fault> {
+        // The schema ignores nothing, so nothing can be warned of.
+        let object = Object::body(body, &BODY, &mut Vec::new())?;
+        let text =
+            |field| object.given(field).map(|value| value.named(names::text::<NAME_BYTES_MAX>)).transpose();
+        Ok(BusinessBody { business_name: text("business_name")?, email: text("email")? })
+    }
+}
