@@ -314,11 +314,9 @@ fn demo_definitions(registry: &Registry, key: &str, now: Micros) -> Vec<Definiti
         }));
     }
     let hash = crate::control::hash_key(key);
-    if registry.key(DEMO_BUSINESS, DEMO_KEY_NAME).is_none_or(|kept| kept.hash != hash) {
-        missing.push(Definition::KeyDeleted {
-            business_id: DEMO_BUSINESS.into(),
-            key_name: DEMO_KEY_NAME.into(),
-        });
+    let known = registry.key(DEMO_BUSINESS, &KeyKind::Business, DEMO_KEY_NAME);
+    if known.is_none_or(|known| known.hash != hash) {
+        missing.extend(known.map(|known| Definition::KeyEnded { hash: known.hash }));
         missing.push(Definition::KeyPut(dataflows::types::ApiKey {
             business_id: DEMO_BUSINESS.into(),
             key_name: DEMO_KEY_NAME.into(),

@@ -182,6 +182,9 @@ impl Registry {
                     &key.business_id != business_id || &key.key_name != key_name
                 });
             }
+            Definition::KeyEnded { hash } => {
+                self.keys.remove(hash);
+            }
             Definition::CustomerPut(customer) => {
                 let of_business = self.customers.entry(customer.business_id.clone()).or_default();
                 let known = of_business.remove(&customer.customer_id);
@@ -323,10 +326,10 @@ impl Registry {
         live.then_some(principal)
     }
 
-    /// The key of that name.
-    pub fn key(&self, business_id: &str, key_name: &str) -> Option<&ApiKey> {
+    /// The key of that name that acts for the same, expired or not.
+    pub fn key(&self, business_id: &str, kind: &KeyKind, key_name: &str) -> Option<&ApiKey> {
         let mut keys = self.keys.values().map(|credential| &credential.key);
-        keys.find(|key| key.business_id == business_id && key.key_name == key_name)
+        keys.find(|key| key.business_id == business_id && key.kind == *kind && key.key_name == key_name)
     }
 
     /// When a key was last used since the start.

@@ -168,8 +168,8 @@ impl Change {
             Change::CreateKey(key) => create_key(registry, key, now)?,
             Change::DeleteKey { business_id, kind, key_name } => {
                 let known = |key: &&ApiKey| key.kind == kind && key.key_name == key_name;
-                registry.keys(&business_id, now).find(known).ok_or(ControlError::NoSuchKey)?;
-                vec![Definition::KeyDeleted { business_id, key_name }]
+                let key = registry.keys(&business_id, now).find(known).ok_or(ControlError::NoSuchKey)?;
+                vec![Definition::KeyEnded { hash: key.hash }]
             }
             Change::Define(definitions) => definitions,
         })
@@ -184,15 +184,16 @@ fn create_key(registry: &Registry, key: ApiKey, now: Micros) -> Result<Vec<Defin
     if let KeyKind::Customer { customer_id } = &key.kind {
         registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
     }
-    if registry.keys(&key.business_id, now).any(|known| known.key_name == key.key_name) {
+    // One of that name that has expired makes room.
+    let known = registry.key(&key.business_id, &key.kind, &key.key_name);
+    if known.is_some_and(|known| known.expires_at.is_none_or(|expires_at| now < expires_at)) {
         return Err(ControlError::KeyExists);
     }
     if registry.keys(&key.business_id, now).filter(|known| known.kind == key.kind).count() >= KEYS_MAX {
         return Err(ControlError::KeyLimit);
     }
-    // One of that name that has expired makes room.
-    let (business_id, key_name) = (key.business_id.clone(), key.key_name.clone());
-    Ok(vec![Definition::KeyDeleted { business_id, key_name }, Definition::KeyPut(key)])
+    let ended = known.map(|known| Definition::KeyEnded { hash: known.hash });
+    Ok(ended.into_iter().chain([Definition::KeyPut(key)]).collect())
 }
 
 fn put_customer(

@@ -24,6 +24,7 @@ pub(super) const SQLITE: &[Migration] = &[
         name: "customers",
         sql: include_str!("../../migrations/sqlite/0002_customers.sql"),
     },
+    Migration { version: 3, name: "keys", sql: include_str!("../../migrations/sqlite/0003_keys.sql") },
 ];
 
 impl Migration {

@@ -4,32 +4,36 @@ use std::fs;
 use std::path::Path;
 
 use super::support::api::{Client, Outcome, amount, count, text};
+use super::support::history;
 use super::support::server::{Launch, Server};
 
 const BUSINESSES: &str = "/api/v1/businesses";
 const CALLS: &str = "/api/v1/metrics/calls";
 
 /// A server, and the admin as a client without a key of a business.
-struct Admin {
+pub struct Admin {
     server: Server,
-    client: Client,
+    /// With the demo's key.
+    pub client: Client,
     key: String,
 }
 
 impl Admin {
-    fn start(data_dir: &Path) -> Admin {
+    /// Starts a server.
+    pub fn start(data_dir: &Path) -> Admin {
         let server = Launch::dev(data_dir).workers(2).start();
         let client = Client::new(&server.base());
         let key = fs::read_to_string(data_dir.join("admin-key")).expect("the admin key is kept");
         Admin { server, client, key: key.trim().to_owned() }
     }
 
-    fn call(&self, method: &str, path: &str, body: &str) -> Outcome {
+    /// One request with the admin key alone.
+    pub fn call(&self, method: &str, path: &str, body: &str) -> Outcome {
         self.client.with_key("none").call(method, path, &[("x-admin-key", &self.key)], body)
     }
 
     /// A new business: its id and one of its keys.
-    fn business(&self, name: &str) -> (String, String) {
+    pub fn business(&self, name: &str) -> (String, String) {
         let body = format!(r#"{{"business_name": "{name}", "email": "{name}@example.com"}}"#);
         let body = self.call("POST", BUSINESSES, &body).body();
         let business_id = text(&body, "business_id").expect("a new business has an id");
@@ -84,6 +88,7 @@ fn two_businesses_do_not_see_each_other_and_one_ends_alone() {
 
     // What is gone is gone for the snapshot of the stop and for the next start, too.
     admin.server.stop();
+    assert_eq!(history::series(&data_dir), Ok(2), "the series of the other one");
     let admin = Admin::start(&data_dir);
     admin.client.with_key(&tenants[0].1).get(CALLS).refused(401, "unauthorized");
     admin.call("GET", &path, "").refused(404, "business_not_found");

@@ -17,3 +17,4 @@ mod readme;
 mod seed;
 mod starts;
 mod stops;
+mod tenancy;

@@ -83,7 +83,7 @@ fn definitions_are_tables() {
             business_id: "biz_1".into(),
             key_name: name.into(),
             kind,
-            hash: [0xab; 32],
+            hash: [name.as_bytes()[0]; 32],
             scopes,
             expires_at,
             created_at: T0,
@@ -136,21 +136,26 @@ fn definitions_are_tables() {
             key("main", KeyKind::Business, Scopes::ALL, Some(at(60))),
             key("theirs", of_customer, reading, None),
             key("gone", KeyKind::Business, Scopes::ALL, None),
+            key("ended", KeyKind::Business, Scopes::ALL, None),
+            Definition::KeyEnded { hash: [b'e'; 32] },
             Definition::KeyDeleted { business_id, key_name: "gone".into() },
             created(1),
             Definition::SeriesChanged { series: SeriesId(1), spec: described() },
         ],
     );
     let t0 = "2026-11-24T06:00:00.000000Z";
-    let hash = "ab".repeat(32);
+    let hash = |first: u8| format!("{first:02x}").repeat(32);
     assert_eq!(database.lines("SELECT * FROM businesses"), [format!("biz_1|Acme|a@acme.test|{t0}")]);
     let described = format!("biz_1|cust_1|Customer|{t0}|c@acme.test|-|-|-|2026-11-24T06:02:00.000000Z");
     assert_eq!(database.lines("SELECT * FROM customers"), [described]);
     assert_eq!(
         database.lines("SELECT * FROM api_keys ORDER BY key_name"),
         [
-            format!("biz_1|main|business|-|{hash}|read ingest manage|2026-11-24T06:01:00.000000Z|{t0}"),
-            format!("biz_1|theirs|customer_api|cust_1|{hash}|read|-|{t0}"),
+            format!(
+                "biz_1|main|business|-|{}|read ingest manage|2026-11-24T06:01:00.000000Z|{t0}",
+                hash(b'm')
+            ),
+            format!("biz_1|theirs|customer_api|cust_1|{}|read|-|{t0}", hash(b't')),
         ]
     );
     assert_eq!(

@@ -34,6 +34,13 @@ fn open(data_dir: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// How many series are defined, of all businesses.
+pub fn series(data_dir: &Path) -> Result<u32, String> {
+    let sql = "SELECT COUNT(*) FROM series";
+    let read = |connection: Connection| connection.query_row(sql, [], |row| row.get(0));
+    open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
+}
+
 /// Name and description of a customer of the demo business; none if it has no row.
 pub fn customer(data_dir: &Path, customer_id: &str) -> Result<Option<(String, Option<String>)>, String> {
     let sql = "SELECT customer_name, description FROM customers WHERE business_id = 'biz_demo' AND customer_id = ?1";

@@ -13,7 +13,7 @@ pub enum Definition {
     BusinessPut(Business),
     /// A key, hashed.
     KeyPut(ApiKey),
-    /// A key stops working.
+    /// All keys of a name stop working. Earlier versions wrote it; `KeyEnded` ends one.
     KeyDeleted {
         /// Whose.
         business_id: String,
@@ -69,6 +69,11 @@ pub enum Definition {
         /// Which.
         business_id: String,
     },
+    /// A key stops working: this one, whoever else has one of its name.
+    KeyEnded {
+        /// BLAKE3 of the whole key text.
+        hash: [u8; 32],
+    },
 }
 
 /// A tenant.
@@ -117,7 +122,7 @@ pub enum KeyKind {
 pub struct ApiKey {
     /// Whose.
     pub business_id: String,
-    /// Its name, unique in the business.
+    /// Its name, unique among those that act for the same.
     pub key_name: String,
     /// Whom it acts for.
     pub kind: KeyKind,

@@ -25,6 +25,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             "DELETE FROM api_keys WHERE business_id = ?1 AND key_name = ?2",
             params![business_id, key_name],
         ),
+        Definition::KeyEnded { hash } => run("DELETE FROM api_keys WHERE key_hash = ?1", params![hex(hash)]),
         Definition::CustomerPut(customer) => put_customer(&run, customer),
         Definition::SeriesCreated(record) => {
             name_series(&run, record)?;
@@ -74,12 +75,16 @@ fn put_key(run: Run<'_>, key: &ApiKey) -> rusqlite::Result<()> {
             key.key_name,
             key_type,
             customer_id,
-            blake3::Hash::from_bytes(key.hash).to_hex().as_str(),
+            hex(&key.hash),
             words(key.scopes),
             key.expires_at.map(time),
             time(key.created_at),
         ],
     )
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }
 
 fn put_customer(run: Run<'_>, customer: &Customer) -> rusqlite::Result<()> {

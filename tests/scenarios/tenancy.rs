@@ -1,0 +1,230 @@
+//! The walls between tenants: every route of the table with every kind of key. A new route cannot be forgotten: the table
+//! is the service's own, and the body of an endpoint is an arm of a `match` without a rest.
+//!
+//! | key | what it gets |
+//! |---|---|
+//! | none, made up, deleted, expired | 401, unless the route is open |
+//! | of a customer | 403 where the route is not for customers |
+//! | of another business | 404 as for what is absent, to the byte; or it acts for its own business |
+//! | own | 2xx |
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tracktags::http::auth::Access;
+use tracktags::http::routes::{Endpoint, ROUTES, Route};
+
+use super::businesses::Admin;
+use super::support::api::{Client, Outcome, text};
+use super::support::until;
+
+/// Who and what a request names.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    business_id: &'a str,
+    customer_id: &'a str,
+    metric_name: &'a str,
+    key_name: &'a str,
+}
+
+impl Names<'_> {
+    fn path(&self, route: &Route) -> String {
+        let segments = route.path.split('/').map(|segment| match segment {
+            "{business_id}" => self.business_id,
+            "{customer_id}" => self.customer_id,
+            "{metric_name}" => self.metric_name,
+            "{key_name}" => self.key_name,
+            "{key_type}" => "business",
+            literal => {
+                assert!(!literal.starts_with('{'), "say what {literal} is");
+                literal
+            }
+        });
+        let path = segments.collect::<Vec<_>>().join("/");
+        let is_of_a_customer = route.query.contains(&"scope");
+        if is_of_a_customer {
+            format!("{path}?scope=customer&customer_id={}", self.customer_id)
+        } else {
+            path
+        }
+    }
+
+    /// A good body; nothing for routes without.
+    fn body(&self, endpoint: Endpoint) -> String {
+        match endpoint {
+            Endpoint::MetricCreate => format!(r#"{{"metric_name": "{}"}}"#, self.metric_name),
+            Endpoint::MetricUpdate => r#"{"value": 1}"#.to_owned(),
+            Endpoint::MetricChange => r#"{"tags": {"a": "b"}}"#.to_owned(),
+            Endpoint::CustomerCreate => r#"{"customer_id": "new", "name": "New"}"#.to_owned(),
+            Endpoint::CustomerPut => r#"{"name": "Changed"}"#.to_owned(),
+            Endpoint::BusinessCreate => r#"{"business_name": "N", "email": "n@example.com"}"#.to_owned(),
+            Endpoint::BusinessChange => r#"{"email": "changed@example.com"}"#.to_owned(),
+            Endpoint::KeyCreate => r#"{"key_type": "business", "key_name": "new"}"#.to_owned(),
+            Endpoint::CustomerKeyCreate => r#"{"key_type": "customer_api", "key_name": "new-c"}"#.to_owned(),
+            Endpoint::Health
+            | Endpoint::Live
+            | Endpoint::Ready
+            | Endpoint::Telemetry
+            | Endpoint::MetricList
+            | Endpoint::MetricRead
+            | Endpoint::MetricDelete
+            | Endpoint::MetricHistory
+            | Endpoint::BusinessRead
+            | Endpoint::BusinessDelete
+            | Endpoint::KeyList
+            | Endpoint::KeyRead
+            | Endpoint::KeyDelete
+            | Endpoint::CustomerKeyList
+            | Endpoint::CustomerKeyDelete
+            | Endpoint::CustomerList
+            | Endpoint::CustomerRead
+            | Endpoint::CustomerDelete => String::new(),
+        }
+    }
+
+    fn call(&self, client: &Client, route: &Route) -> Outcome {
+        client.call(route.method.as_str(), &self.path(route), &[], &self.body(route.endpoint))
+    }
+}
+
+fn status(outcome: &Outcome) -> u16 {
+    match outcome {
+        Outcome::Durable(_) => 200,
+        Outcome::Rejected(status, _) => *status,
+        Outcome::Unknown(why) => panic!("{why}"),
+    }
+}
+
+/// An answer without what differs from request to request.
+fn masked(outcome: Outcome) -> String {
+    let (Outcome::Durable(body) | Outcome::Rejected(_, body) | Outcome::Unknown(body)) = outcome;
+    let mut value: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    mask(&mut value);
+    value.to_string()
+}
+
+fn mask(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for varying in ["request_id", "as_of", "timestamp", "last_used_at"] {
+                members.remove(varying);
+            }
+            members.values_mut().for_each(mask);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(mask),
+        _ => {}
+    }
+}
+
+fn made(client: &Client, path: &str, body: &str) -> String {
+    text(&client.post(path, body).body(), "api_key").expect("a new key is shown")
+}
+
+/// Everything that a business sees of itself.
+fn view(client: &Client, names: &Names<'_>) -> Vec<String> {
+    let reads = ROUTES
+        .iter()
+        .filter(|route| route.method == "GET" && !matches!(route.access, Access::Open | Access::Admin));
+    reads.map(|route| masked(names.call(client, route))).collect()
+}
+
+#[test]
+fn every_route_with_every_kind_of_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let admin = Admin::start(&folder.path().join("data"));
+    let ((business_id, own_key), (_, foreign_key)) = (admin.business("own"), admin.business("foreign"));
+    let names =
+        Names { business_id: &business_id, customer_id: "cust", metric_name: "calls", key_name: "main" };
+    let [own, foreign] = [&own_key, &foreign_key].map(|key| admin.client.with_key(key));
+    own.put("/api/v1/customers/cust", r#"{"name": "C"}"#).body();
+    let series = r#"{"metric_name": "calls"}"#;
+    own.post("/api/v1/metrics?scope=customer&customer_id=cust", series).body();
+    own.put("/api/v1/metrics/calls?scope=customer&customer_id=cust", r#"{"value": 7}"#).body();
+    let keys = format!("/api/v1/businesses/{business_id}/keys");
+    let customer_keys = format!("/api/v1/businesses/{business_id}/customers/cust/keys");
+    let asked = |name: &str| format!(r#"{{"key_type": "business", "key_name": "{name}"}}"#);
+    let deleted = made(&own, &keys, &asked("spare"));
+    own.delete(&format!("{keys}/business/spare")).body();
+    let at = jiff::Timestamp::now() + Duration::from_secs(1);
+    let short = format!(r#"{{"key_type": "business", "key_name": "short", "expires_at": "{at}"}}"#);
+    let expired = admin.client.with_key(&made(&own, &keys, &short));
+    let of_customer = made(&own, &customer_keys, r#"{"key_type": "customer_api", "key_name": "main"}"#);
+    let of_customer = admin.client.with_key(&of_customer);
+    let is_over = || match status(&expired.get("/api/v1/metrics")) {
+        401 => Ok(()),
+        other => Err(other),
+    };
+    until(Duration::from_secs(10), is_over).expect("the short key expires");
+
+    let before = view(&own, &names);
+    for route in &ROUTES {
+        let at = format!("{} {}", route.method, route.path);
+        if route.access == Access::Open {
+            assert_eq!(status(&admin.client.with_key("none").get(route.path)), 200, "{at}");
+            continue;
+        }
+        for key in ["none", "tk_live_0", deleted.as_str()] {
+            assert_eq!(status(&names.call(&admin.client.with_key(key), route)), 401, "{at}");
+        }
+        assert_eq!(status(&names.call(&expired, route)), 401, "{at} with an expired key");
+        let wanted = match route.access {
+            Access::Admin => 401,
+            Access::Key { customer_keys: true, .. } => 200,
+            Access::Key { .. } | Access::Tenant | Access::Open => 403,
+        };
+        assert_eq!(status(&names.call(&of_customer, route)), wanted, "{at} with a customer's key");
+        foreign_answers_as_absent(&foreign, &names, route, &at);
+    }
+    assert_eq!(view(&own, &names), before, "what others did shows");
+
+    // Last, the owner may do all of it: what is deleted goes from the inside out.
+    let mut routes: Vec<_> = ROUTES.iter().filter(|route| route.access != Access::Open).collect();
+    routes.sort_by_key(|route| {
+        let is_delete = route.method == "DELETE";
+        (is_delete, is_delete && route.access == Access::Admin, usize::MAX - route.path.matches('/').count())
+    });
+    let mut seen = BTreeSet::new();
+    for route in routes {
+        let at = format!("{} {}", route.method, route.path);
+        let names = Names { key_name: own_name(route.endpoint), ..names };
+        let outcome = match route.access {
+            Access::Admin => {
+                admin.call(route.method.as_str(), &names.path(route), &names.body(route.endpoint))
+            }
+            _ => names.call(&own, route),
+        };
+        // The customer that one route has made is in the way of the other that makes it.
+        let again = route.endpoint == Endpoint::CustomerCreate && !seen.insert("customer");
+        assert_eq!(status(&outcome), if again { 409 } else { 200 }, "{at} with the own key: {outcome:?}");
+    }
+}
+
+/// Which key of its own a business uses a route on.
+fn own_name(endpoint: Endpoint) -> &'static str {
+    // The one that asks must not end itself.
+    if endpoint == Endpoint::KeyDelete { "new" } else { "main" }
+}
+
+/// A route that acts for the caller's business does not know the other's names; one that names a business is as if that
+/// business were not there.
+fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route, at: &str) {
+    let outcome = names.call(foreign, route);
+    let absent = match route.access {
+        Access::Admin => return assert_eq!(status(&outcome), 401, "{at} with a foreign key"),
+        Access::Tenant => Names { business_id: "biz_absent", ..*names },
+        _ => Names { customer_id: "absent", ..*names },
+    };
+    let makes_its_own = matches!(
+        route.endpoint,
+        Endpoint::CustomerCreate | Endpoint::CustomerPut | Endpoint::CustomerList | Endpoint::CustomerDelete
+    );
+    if makes_its_own && route.access != Access::Tenant {
+        assert!([200, 404].contains(&status(&outcome)), "{at} with a foreign key: {outcome:?}");
+        for made in [names.customer_id, "new"] {
+            foreign.delete(&format!("/api/v1/customers/{made}"));
+        }
+        return;
+    }
+    assert_eq!(status(&outcome), 404, "{at} with a foreign key: {outcome:?}");
+    assert_eq!(masked(outcome), masked(absent.call(foreign, route)), "{at}: foreign and absent differ");
+}
