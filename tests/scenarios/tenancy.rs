@@ -4,7 +4,7 @@
 //! | key | what it gets |
 //! |---|---|
 //! | none, made up, deleted, expired | 401, unless the route is open |
-//! | of a customer | 403 where the route is not for customers |
+//! | of a customer | 403 where the route is not for customers, 404 about another customer |
 //! | of another business | 404 as for what is absent, to the byte; or it acts for its own business |
 //! | own | 2xx |
 
@@ -17,6 +17,9 @@ use tracktags::http::routes::{Endpoint, ROUTES, Route};
 use super::businesses::Admin;
 use super::support::api::{Client, Outcome, text};
 use super::support::until;
+
+/// What customers may see.
+const FOR_CUSTOMERS: [Endpoint; 3] = [Endpoint::MetricList, Endpoint::MetricRead, Endpoint::MetricHistory];
 
 /// Who and what a request names.
 #[derive(Clone, Copy)]
@@ -140,6 +143,8 @@ fn every_route_with_every_kind_of_key() {
     let series = r#"{"metric_name": "calls"}"#;
     own.post("/api/v1/metrics?scope=customer&customer_id=cust", series).body();
     own.put("/api/v1/metrics/calls?scope=customer&customer_id=cust", r#"{"value": 7}"#).body();
+    own.put("/api/v1/customers/other", r#"{"name": "O"}"#).body();
+    own.post("/api/v1/metrics?scope=customer&customer_id=other", series).body();
     let keys = format!("/api/v1/businesses/{business_id}/keys");
     let customer_keys = format!("/api/v1/businesses/{business_id}/customers/cust/keys");
     let asked = |name: &str| format!(r#"{{"key_type": "business", "key_name": "{name}"}}"#);
@@ -173,6 +178,11 @@ fn every_route_with_every_kind_of_key() {
             Access::Key { .. } | Access::Tenant | Access::Open => 403,
         };
         assert_eq!(status(&names.call(&of_customer, route)), wanted, "{at} with a customer's key");
+        if let Access::Key { customer_keys: true, .. } = route.access {
+            assert!(FOR_CUSTOMERS.contains(&route.endpoint), "{at} is not for customers");
+            let other = Names { customer_id: "other", ..names };
+            assert_eq!(status(&other.call(&of_customer, route)), 404, "{at} with another customer's key");
+        }
         foreign_answers_as_absent(&foreign, &names, route, &at);
     }
     assert_eq!(view(&own, &names), before, "what others did shows");
