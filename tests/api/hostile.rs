@@ -4,7 +4,9 @@ use dataflows::types::{Amount, CustomerDetails, SeriesSpec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracktags::admission::parse::Fault;
+use tracktags::admission::parse::business::BusinessBody;
 use tracktags::admission::parse::customer::CustomerBody;
+use tracktags::admission::parse::key::{self, NewKey};
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
 use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
@@ -146,6 +148,21 @@ proptest! {
     }
 
     #[test]
+    fn a_hostile_value_in_a_key_or_a_business_is_refused_at_its_field(at in 0..6usize, value in hostile_value()) {
+        let field = ["key_type", "key_name", "expires_at", "scopes", "business_name", "email"][at];
+        let mut body = if at < 4 { json!({"key_type": "business", "key_name": "k"}) } else { json!({}) };
+        body[field] = value;
+        let body = body.to_string();
+        let fault = match at {
+            0..4 => NewKey::parse(body.as_bytes(), key::BUSINESS, &mut Vec::new()).err(),
+            _ => BusinessBody::parse(body.as_bytes()).err(),
+        };
+        if let Some(fault) = fault {
+            prop_assert_eq!(fault.field.as_deref(), Some(field));
+        }
+    }
+
+    #[test]
     fn text_that_is_no_json_is_refused_at_its_field(
         at in 0..FIELDS.len(),
         text in prop_oneof![
@@ -167,6 +184,8 @@ proptest! {
         let _ = NewSeries::parse(&bytes, &BOUNDS);
         let _ = NewUpdate::parse(&bytes);
         let _ = CustomerBody::parse(&bytes);
+        let _ = BusinessBody::parse(&bytes);
+        let _ = NewKey::parse(&bytes, key::BUSINESS, &mut Vec::new());
         let _ = names::idempotency_key(&bytes);
         // A good body, cut or spoilt somewhere.
         let good = body("metadata.integrations.stripe.price_id", r#""price""#).into_bytes();
