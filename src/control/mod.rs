@@ -8,9 +8,9 @@
 //! always stands at a position of the journal. Reads go straight to it. What this room does not do: keep updates, or
 //! touch the store, whose tables are projections of the same definitions.
 
+mod change;
 mod key;
 mod registry;
-mod series;
 
 use std::collections::HashSet;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -26,9 +26,9 @@ use tokio::sync::oneshot;
 use crate::clock::Stamps;
 use crate::journal::Rejected;
 
+pub use change::Change;
 pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, hash_key, new_business_id, new_key};
 pub use registry::{CustomerRecord, Principal, Registry, SeriesFilter, SeriesHandle};
-pub use series::Change;
 
 /// Definition requests that may wait; more are `Overloaded`.
 const REQUESTS_MAX: usize = 4_096;
