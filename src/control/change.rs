@@ -4,6 +4,7 @@ use dataflows::types::{
     ApiKey, Business, Customer, Definition, KeyKind, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
 };
 
+use super::key::is_active;
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter};
 
 /// A requested change.
@@ -186,7 +187,7 @@ fn create_key(registry: &Registry, key: ApiKey, now: Micros) -> Result<Vec<Defin
     }
     // One of that name that has expired makes room.
     let known = registry.key(&key.business_id, &key.kind, &key.key_name);
-    if known.is_some_and(|known| known.expires_at.is_none_or(|expires_at| now < expires_at)) {
+    if known.is_some_and(|known| is_active(known, || now)) {
         return Err(ControlError::KeyExists);
     }
     if registry.keys(&key.business_id, now).filter(|known| known.kind == key.kind).count() >= KEYS_MAX {

@@ -1,6 +1,11 @@
-//! Keys: 256 random bits behind a prefix. Only their BLAKE3 hash is kept: high entropy needs a fast hash, not a slow one.
+//! Keys, and whom they act for. A key is 256 random bits behind a prefix. Only its BLAKE3 hash is kept: high entropy needs
+//! a fast hash, not a slow one.
 
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use dataflows::types::{ApiKey, KeyKind, Micros, Scopes};
 
 /// How keys that act for a business begin.
 pub const BUSINESS_PREFIX: &str = "tk_live_";
@@ -27,4 +32,85 @@ pub fn new_key(prefix: &str) -> std::io::Result<String> {
 /// What is kept of a key.
 pub fn hash_key(key: &str) -> [u8; 32] {
     *blake3::hash(key.as_bytes()).as_bytes()
+}
+
+/// Who is calling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The tenant.
+    pub business_id: Arc<str>,
+    /// The customer that the key is bound to; none for a business key.
+    pub customer_id: Option<Arc<str>>,
+    /// What the key may do.
+    pub scopes: Scopes,
+    /// The key's name.
+    pub key_name: Arc<str>,
+    /// When the key stops working.
+    pub expires_at: Option<Micros>,
+}
+
+impl Principal {
+    /// Who holds the admin key, acting for a business.
+    pub fn admin(business_id: &str) -> Principal {
+        Principal {
+            business_id: business_id.into(),
+            customer_id: None,
+            scopes: Scopes::ALL,
+            key_name: "admin".into(),
+            expires_at: None,
+        }
+    }
+}
+
+/// Whether a key works. The clock is asked only if it matters.
+pub fn is_active(key: &ApiKey, now: impl Fn() -> Micros) -> bool {
+    key.expires_at.is_none_or(|expires_at| now() < expires_at)
+}
+
+/// A key as the registry holds it.
+pub(super) struct Credential {
+    pub key: ApiKey,
+    principal: Principal,
+    /// When it was last used since the start; `NEVER_USED` before that. No definition, hence not in the journal.
+    last_used_at: AtomicI64,
+}
+
+const NEVER_USED: i64 = i64::MIN;
+
+impl Credential {
+    /// A key that has not been used.
+    pub fn new(key: ApiKey) -> Credential {
+        let principal = Principal {
+            business_id: key.business_id.as_str().into(),
+            customer_id: match &key.kind {
+                KeyKind::Business => None,
+                KeyKind::Customer { customer_id } => Some(customer_id.as_str().into()),
+            },
+            scopes: key.scopes,
+            key_name: key.key_name.as_str().into(),
+            expires_at: key.expires_at,
+        };
+        Credential { key, principal, last_used_at: AtomicI64::new(NEVER_USED) }
+    }
+
+    /// Whom it acts for; none once it has expired. The comparison is constant time.
+    pub fn principal(
+        &self,
+        hash: &[u8; 32],
+        used_at: Micros,
+        now: impl Fn() -> Micros,
+    ) -> Option<&Principal> {
+        let is_it: bool = subtle::ConstantTimeEq::ct_eq(&self.key.hash[..], &hash[..]).into();
+        if !is_it || !is_active(&self.key, now) {
+            return None;
+        }
+        self.last_used_at.store(used_at.0, Ordering::Relaxed);
+        Some(&self.principal)
+    }
+
+    /// When it was last used since the start.
+    pub fn last_used_at(&self) -> Option<Micros> {
+        let at = self.last_used_at.load(Ordering::Relaxed);
+        (at != NEVER_USED).then_some(Micros(at))
+    }
 }

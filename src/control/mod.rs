@@ -27,8 +27,8 @@ use crate::clock::Stamps;
 use crate::journal::Rejected;
 
 pub use change::Change;
-pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, hash_key, new_business_id, new_key};
-pub use registry::{CustomerRecord, Principal, Registry, SeriesFilter, SeriesHandle};
+pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key};
+pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
 
 /// Definition requests that may wait; more are `Overloaded`.
 const REQUESTS_MAX: usize = 4_096;

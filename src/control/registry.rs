@@ -9,14 +9,15 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use dataflows::types::{
-    ApiKey, Business, Command, Customer, CustomerDetails, Definition, Epoch, KeyKind, Micros, Scope, Scopes,
+    ApiKey, Business, Command, Customer, CustomerDetails, Definition, Epoch, KeyKind, Micros, Scope,
     SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+
+use super::key::{Credential, Principal, is_active};
 
 /// A live series as requests hold it: who it is and where it lives. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,34 +28,6 @@ pub struct SeriesHandle {
     pub slot: u32,
     /// Its name and description, as of the look-up.
     pub record: Arc<SeriesRecord>,
-}
-
-/// Who is calling.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    /// The tenant.
-    pub business_id: Arc<str>,
-    /// The customer that the key is bound to; none for a business key.
-    pub customer_id: Option<Arc<str>>,
-    /// What the key may do.
-    pub scopes: Scopes,
-    /// The key's name.
-    pub key_name: Arc<str>,
-    /// When the key stops working.
-    pub expires_at: Option<Micros>,
-}
-
-impl Principal {
-    /// Who holds the admin key, acting for a business.
-    pub fn admin(business_id: &str) -> Principal {
-        Principal {
-            business_id: business_id.into(),
-            customer_id: None,
-            scopes: Scopes::ALL,
-            key_name: "admin".into(),
-            expires_at: None,
-        }
-    }
 }
 
 /// A customer and what is known of it.
@@ -103,16 +76,6 @@ impl SeriesFilter {
             && self.tag.as_ref().is_none_or(|(name, value)| record.spec.tags.get(name) == Some(value))
     }
 }
-
-/// A key as the registry holds it.
-struct Credential {
-    principal: Principal,
-    key: ApiKey,
-    /// When it was last used since the start; `NEVER_USED` before that. No definition, hence not in the journal.
-    last_used_at: AtomicI64,
-}
-
-const NEVER_USED: i64 = i64::MIN;
 
 /// Everything that is defined. See the header.
 pub struct Registry {
@@ -173,9 +136,7 @@ impl Registry {
                 self.businesses.insert(business.business_id.clone(), business.clone());
             }
             Definition::KeyPut(key) => {
-                let last_used_at = AtomicI64::new(NEVER_USED);
-                let credential = Credential { principal: principal(key), key: key.clone(), last_used_at };
-                self.keys.insert(key.hash, credential);
+                self.keys.insert(key.hash, Credential::new(key.clone()));
             }
             Definition::KeyDeleted { business_id, key_name } => {
                 self.keys.retain(|_, Credential { key, .. }| {
@@ -317,13 +278,7 @@ impl Registry {
         used_at: Micros,
         now: impl Fn() -> Micros,
     ) -> Option<&Principal> {
-        let Credential { principal, key, last_used_at } = self.keys.get(hash)?;
-        let live = key.expires_at.is_none_or(|expires_at| now() < expires_at);
-        let live = live && subtle::ConstantTimeEq::ct_eq(&key.hash[..], &hash[..]).into();
-        if live {
-            last_used_at.store(used_at.0, Ordering::Relaxed);
-        }
-        live.then_some(principal)
+        self.keys.get(hash)?.principal(hash, used_at, now)
     }
 
     /// The key of that name that acts for the same, expired or not.
@@ -334,8 +289,7 @@ impl Registry {
 
     /// When a key was last used since the start.
     pub fn last_used_at(&self, key: &ApiKey) -> Option<Micros> {
-        let last_used_at = self.keys.get(&key.hash)?.last_used_at.load(Ordering::Relaxed);
-        (last_used_at != NEVER_USED).then_some(Micros(last_used_at))
+        self.keys.get(&key.hash)?.last_used_at()
     }
 
     /// The keys of a business that have not expired, in no order.
@@ -345,7 +299,7 @@ impl Registry {
             .values()
             .map(|credential| &credential.key)
             .filter(move |key| key.business_id == business_id);
-        of_business.filter(move |key| key.expires_at.is_none_or(|expires_at| now < expires_at))
+        of_business.filter(move |key| is_active(key, || now))
     }
 
     /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
@@ -439,17 +393,4 @@ impl Registry {
 fn hash_of(handle: &SeriesHandle) -> u64 {
     let key = &handle.record.key;
     name_hash(&key.business_id, key.customer_id.as_deref(), &key.metric_name)
-}
-
-fn principal(key: &ApiKey) -> Principal {
-    Principal {
-        business_id: key.business_id.as_str().into(),
-        customer_id: match &key.kind {
-            KeyKind::Business => None,
-            KeyKind::Customer { customer_id } => Some(customer_id.as_str().into()),
-        },
-        scopes: key.scopes,
-        key_name: key.key_name.as_str().into(),
-        expires_at: key.expires_at,
-    }
 }

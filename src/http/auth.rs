@@ -3,7 +3,7 @@
 //! | caller | may |
 //! |---|---|
 //! | business key | what its scopes allow, for its business and that business's customers |
-//! | admin key | routes with `Access::Admin`, and with `Access::Tenant` for any business |
+//! | admin key | routes with `Access::Admin`, and with `Access::Tenant(_)` for any business |
 //! | customer key | routes with `Access::Key { customer_keys: true, .. }`, for its own customer only |
 //!
 //! What belongs to somebody else answers exactly as what is absent: 404.
@@ -32,8 +32,8 @@ pub enum Access {
     },
     /// `X-Admin-Key`.
     Admin,
-    /// `X-Admin-Key`, or a business key that may manage and belongs to the business that the path begins with.
-    Tenant,
+    /// `X-Admin-Key`, or a business key with the scope that belongs to the business that the path begins with.
+    Tenant(KeyScope),
 }
 
 const X_ADMIN_KEY: HeaderName = HeaderName::from_static("x-admin-key");
@@ -47,6 +47,8 @@ pub enum KeyScope {
     Ingest,
     /// The rest.
     Manage,
+    /// None in particular: the endpoint looks at what the caller may do.
+    Any,
 }
 
 impl KeyScope {
@@ -55,6 +57,7 @@ impl KeyScope {
             KeyScope::Read => (scopes.read, "read"),
             KeyScope::Ingest => (scopes.ingest, "ingest"),
             KeyScope::Manage => (scopes.manage, "manage"),
+            KeyScope::Any => (true, ""),
         }
     }
 }
@@ -76,11 +79,12 @@ pub fn authorize(
         return Err(ApiError::new(Title::Forbidden, "customer_key", detail));
     }
     let (held, name) = scope.held_by(principal.scopes);
-    if !held {
-        let detail = format!("the key lacks the scope {name}");
-        return Err(ApiError::new(Title::Forbidden, "insufficient_scope", detail));
-    }
-    Ok(principal)
+    if held { Ok(principal) } else { Err(lacks(name)) }
+}
+
+/// 403 for a key without the scope.
+pub fn lacks(scope: &str) -> ApiError {
+    ApiError::new(Title::Forbidden, "insufficient_scope", format!("the key lacks the scope {scope}"))
 }
 
 /// 401 without the admin key.
@@ -96,6 +100,7 @@ pub fn authorize_admin(control: &Control, headers: &HeaderMap) -> Result<(), Api
 pub fn authorize_tenant(
     control: &Control,
     headers: &HeaderMap,
+    scope: KeyScope,
     business_id: &str,
 ) -> Result<Principal, ApiError> {
     let absent = || ApiError::from(ControlError::NoSuchBusiness);
@@ -104,7 +109,7 @@ pub fn authorize_tenant(
         let exists = control.business(business_id).is_some();
         return if exists { Ok(Principal::admin(business_id)) } else { Err(absent()) };
     }
-    let principal = authorize(control, headers, KeyScope::Manage, false)?;
+    let principal = authorize(control, headers, scope, false)?;
     if *principal.business_id == *business_id { Ok(principal) } else { Err(absent()) }
 }
 

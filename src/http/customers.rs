@@ -1,6 +1,7 @@
 //! Customers of a business (API section 4): define, list, read, change, delete.
 //!
-//! What a request changes is read, changed and written under one lock, so that of two requests neither undoes the other.
+//! A change is read, changed and written under one lock, so that of two requests neither undoes the other. Whether a new
+//! one is new is decided where definitions are.
 
 use dataflows::types::{Customer, CustomerDetails};
 use hyper::StatusCode;
@@ -11,7 +12,7 @@ use super::reply::{Json, Reply};
 use super::{Call, Rooms};
 use crate::admission::parse::customer::CustomerBody;
 use crate::admission::parse::{Fault, names};
-use crate::control::{ControlError, CustomerRecord};
+use crate::control::CustomerRecord;
 
 /// Customers on a page if the request names no number.
 const LIMIT_DEFAULT: usize = 100;
@@ -22,10 +23,6 @@ const LIMIT_MAX: usize = 1_000;
 pub(super) async fn create(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let body = CustomerBody::parse(&call.body)?;
     let customer_id = body.customer_id()?;
-    let _one_at_a_time = rooms.patching.lock().await;
-    if rooms.control.customer_exists(&call.caller().business_id, &customer_id) {
-        return Err(ControlError::CustomerExists.into());
-    }
     define(rooms, call, &body, customer_id, None).await
 }
 

@@ -6,7 +6,7 @@
 use dataflows::types::{ApiKey, KeyKind, Micros, Scopes};
 use hyper::StatusCode;
 
-use super::auth::no_such_customer;
+use super::auth::{lacks, no_such_customer};
 use super::error::{ApiError, Title};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms};
@@ -94,7 +94,11 @@ pub(super) fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
 
 /// `DELETE /api/v1/businesses/{business_id}/keys/{key_type}/{key_name}`. A key may delete itself.
 pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
-    end(rooms, call, KeyKind::Business, &business_key(call)?).await
+    let (caller, key_name) = (call.caller(), business_key(call)?);
+    if !caller.scopes.manage && *caller.key_name != *key_name {
+        return Err(lacks("manage"));
+    }
+    end(rooms, call, KeyKind::Business, &key_name).await
 }
 
 /// `DELETE /api/v1/businesses/{business_id}/customers/{customer_id}/keys/{key_name}`.

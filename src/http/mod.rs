@@ -207,10 +207,10 @@ async fn dispatch<B: Buf>(
             auth::authorize_admin(&backend.rooms()?.control, headers)?;
             None
         }
-        Access::Tenant => {
+        Access::Tenant(scope) => {
             let business_id = parameters.first().expect("the patterns of these routes begin with a business");
             let business_id = query::decoded("business_id", business_id)?;
-            Some(auth::authorize_tenant(&backend.rooms()?.control, headers, &business_id)?)
+            Some(auth::authorize_tenant(&backend.rooms()?.control, headers, scope, &business_id)?)
         }
     };
     let query = Query::parse(query, route.query)?;

@@ -67,8 +67,15 @@ const fn open(path: &'static str, endpoint: Endpoint) -> Route {
     Route { method: Method::GET, path, endpoint, access: Access::Open, query: &[], json: false }
 }
 
+/// A route of one business; `json`: it makes something.
 const fn tenant(method: Method, path: &'static str, endpoint: Endpoint, json: bool) -> Route {
-    Route { method, path, endpoint, access: Access::Tenant, query: &[], json }
+    let scope = match endpoint {
+        Endpoint::KeyList | Endpoint::KeyRead | Endpoint::CustomerKeyList => KeyScope::Read,
+        // A key may always end itself.
+        Endpoint::KeyDelete => KeyScope::Any,
+        _ => KeyScope::Manage,
+    };
+    Route { method, path, endpoint, access: Access::Tenant(scope), query: &[], json }
 }
 
 const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: bool) -> Route {

@@ -111,6 +111,13 @@ fn no_key_makes_one_that_may_do_more_or_lives_longer() {
         other => Err(other),
     });
     expired.expect("the key expires");
+    let reader = asked("business", "reader", r#", "scopes": ["read"]"#);
+    let reader = client.with_key(&made(&client.post(KEYS, &reader).body()));
+    assert_eq!(count(&reader.get(KEYS).body(), "count"), Some(2));
+    reader.delete(&SECOND.replace("second", "dev")).refused(403, "insufficient_scope");
+    // Itself it may end, whatever else it may do.
+    reader.delete(&SECOND.replace("second", "reader")).body();
+    reader.get(KEYS).refused(401, "unauthorized");
     // An expired one is not in the way.
     assert_eq!(count(&client.get(KEYS).body(), "count"), Some(1));
     client.post(KEYS, &asked("business", "short", "")).body();

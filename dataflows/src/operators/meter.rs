@@ -176,8 +176,8 @@ impl Meter {
         let update = &updates[index + OLDER_AHEAD];
         if let Some(cell) = self.plain.cells.find(update.slot) {
             let into_micros = update.event_at.0 - moment(cell.window).0;
-            let ends = into_micros >= LENGTHS_MICROS[cell.flags.flush()] && !cell.flags.has(Flags::PERIODIC);
-            if into_micros < 0 || ends {
+            let rolls = into_micros >= LENGTHS_MICROS[cell.flags.flush()] && !cell.flags.has(Flags::PERIODIC);
+            if into_micros < 0 || rolls {
                 self.plain.prefetch_older(cell, update.event_at);
             }
         }

@@ -129,6 +129,7 @@ mod tests {
         let long = format!(r#"{{"name": "{}"}}"#, "x".repeat(201));
         for (body, field, code) in [
             (r#"{"name": ""}"#, "name", "invalid_text"),
+            (r#"{"name": "a\u0000b"}"#, "name", "invalid_text"),
             (long.as_str(), "name", "invalid_text"),
             (r#"{"customer_name": 1}"#, "customer_name", "wrong_type"),
             (r#"{"customer_name": null}"#, "customer_name", "wrong_type"),

@@ -80,12 +80,14 @@ pub fn metric_name(field: &str, text: &str) -> Result<String, Fault> {
     Err(Fault::malformed(field, "invalid_name", detail))
 }
 
-/// A name or note for people: any text of at most so many bytes, kept as it is.
+/// A name or note for people: any text of at most so many bytes, kept as it is. Only U+0000 is refused: databases take it
+/// for an end, or not at all.
 pub fn text<const BYTES_MAX: usize>(field: &str, text: &str) -> Result<String, Fault> {
-    if (1..=BYTES_MAX).contains(&text.len()) {
+    if (1..=BYTES_MAX).contains(&text.len()) && !text.contains('\0') {
         return Ok(text.to_owned());
     }
-    Err(Fault::malformed(field, "invalid_text", format!("{field} must be 1 to {BYTES_MAX} bytes of text")))
+    let detail = format!("{field} must be 1 to {BYTES_MAX} bytes of text without U+0000");
+    Err(Fault::malformed(field, "invalid_text", detail))
 }
 
 /// A customer id, event id or price id.
