@@ -267,7 +267,7 @@ impl From<StoreError> for ApiError {
             StoreError::Unavailable(_) | StoreError::Ambiguous(_) => {
                 ApiError::unavailable("store_unavailable", "the store is not available")
             }
-            StoreError::Fatal(_) => {
+            StoreError::Fatal(_) | StoreError::Fenced(_) => {
                 ApiError::internal("store_failed", "the store cannot be read", Outcome::Rejected)
             }
         }

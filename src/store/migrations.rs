@@ -27,6 +27,21 @@ pub(super) const SQLITE: &[Migration] = &[
     Migration { version: 3, name: "keys", sql: include_str!("../../migrations/sqlite/0003_keys.sql") },
 ];
 
+/// The migrations of PostgreSQL.
+pub(super) const POSTGRES: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "history",
+        sql: include_str!("../../migrations/postgres/0001_history.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "customers",
+        sql: include_str!("../../migrations/postgres/0002_customers.sql"),
+    },
+    Migration { version: 3, name: "keys", sql: include_str!("../../migrations/postgres/0003_keys.sql") },
+];
+
 impl Migration {
     /// BLAKE3 of the text, in hex.
     pub fn checksum(&self) -> String {
@@ -75,8 +90,12 @@ mod tests {
 
     #[test]
     fn numbers_rise_from_one_without_gaps() {
-        for (index, migration) in SQLITE.iter().enumerate() {
-            assert_eq!(migration.version as usize, index + 1);
+        for dialect in [SQLITE, POSTGRES] {
+            for (index, migration) in dialect.iter().enumerate() {
+                assert_eq!(migration.version as usize, index + 1);
+                assert_eq!(migration.name, SQLITE[index].name, "the same number means the same tables");
+            }
+            assert_eq!(dialect.len(), SQLITE.len());
         }
     }
 

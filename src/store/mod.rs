@@ -14,10 +14,14 @@
 //!
 //! What this room does not do: retry, cut, or decide what is due; that is the sink's.
 
+mod merge;
 mod migrations;
+mod postgres;
+mod records;
 mod sqlite;
 mod text;
 
+pub use postgres::{Claim, PostgresHistory, PostgresStore, Target};
 pub use sqlite::{SqliteHistory, SqliteStore};
 
 use std::collections::BTreeMap;
@@ -26,6 +30,8 @@ use dataflows::types::{Amount, Definition, Epoch, LiveState, Micros, Row, Series
 
 /// `through` of a part behind which nothing of its emission is left. No series has this number.
 pub const ALL_SERIES: SeriesId = SeriesId(u32::MAX);
+/// `sink_progress.class` of the definitions.
+const DEFINITIONS: &str = "definitions";
 
 /// How far the store has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +59,26 @@ pub struct Part<'a> {
     pub rows: Option<PartRows<'a>>,
 }
 
+/// What of a part is not in yet.
+struct Due<'a> {
+    definitions: &'a [(Epoch, Definition)],
+    /// And the series up to and including which they are in.
+    rows: Option<(&'a PartRows<'a>, Option<SeriesId>)>,
+}
+
+impl Part<'_> {
+    /// What is left of it, given what progress says inside the transaction: of the definitions, and of the rows' class.
+    fn due(&self, definitions_done: Epoch, done: Option<(Epoch, SeriesId)>) -> Due<'_> {
+        let first = self.definitions.partition_point(|(epoch, _)| *epoch <= definitions_done);
+        let rows =
+            self.rows.as_ref().filter(|rows| done.is_none_or(|done| done < (rows.upper, rows.through)));
+        // A repetition may be cut elsewhere than the first time: what the first one brought is skipped by series.
+        let after =
+            |rows: &PartRows<'_>| done.filter(|(upper, _)| *upper == rows.upper).map(|(_, through)| through);
+        Due { definitions: &self.definitions[first..], rows: rows.map(|rows| (rows, after(rows))) }
+    }
+}
+
 /// The rows of one transaction: a stretch of one emission.
 pub struct PartRows<'a> {
     /// The batch class.
@@ -71,6 +97,14 @@ pub struct PartRows<'a> {
     pub through: SeriesId,
 }
 
+impl PartRows<'_> {
+    /// When a row counts as written: rises with its window within the emission.
+    fn row_flushed_at(&self, row: &Row) -> Micros {
+        let rank = self.window_starts.partition_point(|start| *start < row.window_start);
+        Micros(self.flushed_at.0 + rank as i64)
+    }
+}
+
 /// Why a store did not do as told, by what the caller can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -83,6 +117,22 @@ pub enum StoreError {
     /// Nothing was changed and a human must act: the sentence says what to do.
     #[error("{0}")]
     Fatal(String),
+    /// Another service writes this store now: nothing was changed, and nothing will be by this one.
+    #[error("{0}")]
+    Fenced(String),
+}
+
+/// Everything that a store has of the journal that it was written from, but for its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// What builds the registry, in order.
+    pub definitions: Vec<Definition>,
+    /// The first number that no series has had.
+    pub next_series: SeriesId,
+    /// Newest live periods, in series order.
+    pub states: Vec<LiveState>,
+    /// The last rows of each series, in (series, window) order.
+    pub rows: Vec<Row>,
 }
 
 /// The writing side, owned by the sink thread. Blocking. After an error of any kind the next call starts from a new
@@ -93,6 +143,11 @@ pub trait Store: Send {
 
     /// One transaction: definitions, rows, states, progress. What progress covers already is skipped.
     fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError>;
+
+    /// Says that this writer is there, where others could take it for gone. Called every few seconds without a commit.
+    fn heartbeat(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// One page of a series' history. Bounds are on `window_start`.

@@ -14,9 +14,9 @@ use dataflows::types::{Amount, Micros};
 use jiff::Timestamp;
 
 /// First microsecond of year 0, proleptic.
-const FIRST_MICROS: i64 = -62_167_219_200_000_000;
+pub(super) const FIRST_MICROS: i64 = -62_167_219_200_000_000;
 /// Last microsecond of year 9999 that `Timestamp` can hold in every zone.
-const LAST_MICROS: i64 = 253_402_207_199_999_999;
+pub(super) const LAST_MICROS: i64 = 253_402_207_199_999_999;
 
 /// Replaces `into` by an amount.
 pub(super) fn put_amount(into: &mut String, amount: Amount) {

@@ -1,7 +1,7 @@
 //! The history sink on a store that fails: each row is right, and there once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dataflows::types::{Definition, Epoch, Row, RowKind, SeriesId, Span};
@@ -14,31 +14,32 @@ use super::support::*;
 #[test]
 fn a_failing_store_is_tried_until_each_row_is_there_once() {
     use Fault::*;
-    let database = Database::new();
-    let script = [
-        Unavailable,
-        UnknownKept,
-        UnknownLost,
-        Works,
-        UnknownKept,
-        Unavailable,
-        Unavailable,
-        Fatal,
-        UnknownKept,
-    ];
-    let running = run(Faulty::new(database.store(), script), |options| options.part_rows_max = 2);
-    running.sink.project(1, (0..6).map(created).collect());
-    let rows = (0..6).map(|series| merge(series, 100, &[1], true)).collect();
-    running.sink.take(Arc::new(emission(Span::S15, 5, rows)));
-    running.sink.take(Arc::new(emission(Span::S30, 6, vec![merge(0, 100, &[1], true)])));
-    running.sink.stop();
-    assert_eq!(database.history(0), [(100, 2, 2, 2)]);
-    for series in 1..6 {
-        assert_eq!(database.history(series), [(100, 1, 1, 1)]);
-    }
-    assert_eq!(*running.told.stored.lock().expect("not poisoned"), [(Span::S15, 5), (Span::S30, 6)]);
-    assert_eq!(running.health.reason(), None, "recovered");
-    assert_eq!(running.health.failures(), 8);
+    on_every_store(|database| {
+        let script = [
+            Unavailable,
+            UnknownKept,
+            UnknownLost,
+            Works,
+            UnknownKept,
+            Unavailable,
+            Unavailable,
+            Fatal,
+            UnknownKept,
+        ];
+        let running = run(Faulty::new(database.store(), script), |options| options.part_rows_max = 2);
+        running.sink.project(1, (0..6).map(created).collect());
+        let rows = (0..6).map(|series| merge(series, 100, &[1], true)).collect();
+        running.sink.take(Arc::new(emission(Span::S15, 5, rows)));
+        running.sink.take(Arc::new(emission(Span::S30, 6, vec![merge(0, 100, &[1], true)])));
+        running.sink.stop();
+        assert_eq!(database.history(0), [(100, 2, 2, 2)]);
+        for series in 1..6 {
+            assert_eq!(database.history(series), [(100, 1, 1, 1)]);
+        }
+        assert_eq!(*running.told.stored.lock().expect("not poisoned"), [(Span::S15, 5), (Span::S30, 6)]);
+        assert_eq!(running.health.reason(), None, "recovered");
+        assert_eq!(running.health.failures(), 8);
+    });
 }
 
 /// Never there.
@@ -71,36 +72,42 @@ fn a_store_that_is_down_is_reported_with_its_lag_and_given_up_at_stop() {
 /// Loses everything at one commit, as a failover to an old copy does.
 struct Forgetful(Database, Option<Box<dyn Store>>);
 
+impl Forgetful {
+    fn inner(&mut self) -> &mut dyn Store {
+        self.1.get_or_insert_with(|| Box::new(self.0.store())).as_mut()
+    }
+}
+
 impl Store for Forgetful {
     fn progress(&mut self) -> Result<Progress, StoreError> {
-        self.1.get_or_insert_with(|| Box::new(self.0.store())).progress()
+        self.inner().progress()
     }
 
     fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError> {
         let upper = part.rows.as_ref().map_or(0, |rows| rows.upper);
         if upper == 6 && self.1.take().is_some() {
-            for name in ["history.db", "history.db-wal", "history.db-shm"] {
-                let _ = std::fs::remove_file(self.0.path().with_file_name(name));
-            }
+            self.0.lose_everything();
             return Err(StoreError::Unavailable("the connection is gone".into()));
         }
-        self.1.get_or_insert_with(|| Box::new(self.0.store())).commit(part)
+        self.inner().commit(part)
     }
 }
 
 #[test]
 fn nothing_is_written_to_a_store_that_lost_what_was_in_it() {
-    let running = run(Box::new(Forgetful(Database::new(), None)), |options| {
-        options.stop_timeout = Duration::from_millis(5);
-    });
-    running.sink.project(1, vec![created(1)]);
-    running.sink.take(Arc::new(emission(Span::S15, 5, vec![row(1, 100, &[1], 1)])));
-    running.sink.take(Arc::new(emission(Span::S15, 6, vec![row(1, 105, &[1], 2)])));
-    eventually("the loss is reported", || {
-        running.health.reason().is_some_and(|reason| reason.contains("lost"))
-    });
-    running.sink.stop();
-    assert_eq!(*running.told.stored.lock().expect("not poisoned"), [(Span::S15, 5)]);
+    for database in every_store() {
+        let running = run(Box::new(Forgetful(database, None)), |options| {
+            options.stop_timeout = Duration::from_millis(5);
+        });
+        running.sink.project(1, vec![created(1)]);
+        running.sink.take(Arc::new(emission(Span::S15, 5, vec![row(1, 100, &[1], 1)])));
+        running.sink.take(Arc::new(emission(Span::S15, 6, vec![row(1, 105, &[1], 2)])));
+        eventually("the loss is reported", || {
+            running.health.reason().is_some_and(|reason| reason.contains("lost"))
+        });
+        running.sink.stop();
+        assert_eq!(*running.told.stored.lock().expect("not poisoned"), [(Span::S15, 5)]);
+    }
 }
 
 /// What the engine hands over, in order.
@@ -242,20 +249,23 @@ proptest! {
         handed in handed(),
         lives in proptest::collection::vec((proptest::collection::vec(fault(), 0..12), 1usize..6), 0..4),
     ) {
-        let database = Database::new();
-        for (script, part_rows_max) in lives {
-            live(&database, &handed, script, part_rows_max);
-        }
-        live(&database, &handed, Vec::new(), 4);
+        static STORES: OnceLock<Vec<Database>> = OnceLock::new();
         let model = Model::of(&handed);
-        // Rows of a deleted series that were on their way at its end may be in the store or not.
-        for series in (0..8).filter(|series| !model.gone.contains(series)) {
-            prop_assert_eq!(database.history(series), model.history(series), "series {}", series);
+        for database in STORES.get_or_init(every_store) {
+            database.lose_everything();
+            for (script, part_rows_max) in lives.clone() {
+                live(database, &handed, script, part_rows_max);
+            }
+            live(database, &handed, Vec::new(), 4);
+            // Rows of a deleted series that were on their way at its end may be in the store or not.
+            for series in (0..8).filter(|series| !model.gone.contains(series)) {
+                prop_assert_eq!(database.history(series), model.history(series), "series {}", series);
+            }
+            let states: Vec<_> =
+                model.states.iter().map(|(series, nanos)| format!("{series}|{}.0", nanos / 1_000_000_000)).collect();
+            prop_assert_eq!(database.lines("SELECT series_id, sum FROM series_state ORDER BY series_id"), states);
+            let live: Vec<_> = (0..8).filter(|series| !model.gone.contains(series)).map(|s| s.to_string()).collect();
+            prop_assert_eq!(database.lines("SELECT series_id FROM series ORDER BY series_id"), live);
         }
-        let states: Vec<_> =
-            model.states.iter().map(|(series, nanos)| format!("{series}|{}.0", nanos / 1_000_000_000)).collect();
-        prop_assert_eq!(database.lines("SELECT series_id, sum FROM series_state ORDER BY series_id"), states);
-        let live: Vec<_> = (0..8).filter(|series| !model.gone.contains(series)).map(|s| s.to_string()).collect();
-        prop_assert_eq!(database.lines("SELECT series_id FROM series ORDER BY series_id"), live);
     }
 }

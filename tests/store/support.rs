@@ -1,8 +1,8 @@
 //! What the tests share: a database in a directory of its own, definitions, rows and emissions in few words, and a store
 //! that fails to order.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use dataflows::types::{
@@ -11,39 +11,169 @@ use dataflows::types::{
 };
 use tempfile::TempDir;
 use tracktags::clock::MockClock;
-use tracktags::engine::{Emission, Stored};
+use tracktags::engine::{Emission, Stored, StoredClasses};
 use tracktags::sinks::{HistorySink, Options, SinkHealth};
 use tracktags::store::{
-    ALL_SERIES, History, HistoryQuery, Part, PartRows, Progress, SqliteHistory, SqliteStore, Store,
-    StoreError,
+    ALL_SERIES, Claim, History, HistoryQuery, Part, PartRows, PostgresHistory, PostgresStore, Progress,
+    SqliteHistory, SqliteStore, Store, StoreError, Target,
 };
+
+use super::support_postgres::Cluster;
 
 pub const JOURNAL: &str = "journal-1";
 /// T of epoch 0; the T of an epoch is that many seconds later.
 pub const T0: Micros = Micros::from_seconds(1_795_500_000);
 
-/// A database file, and SQL on it as a user would run it.
-pub struct Database(TempDir);
+/// A database of a kind that the store can be in, and SQL on it as a user would run it.
+pub struct Database(Backend);
+
+enum Backend {
+    Sqlite(TempDir),
+    /// The URL may lead through PgBouncer.
+    Postgres {
+        cluster: Arc<Cluster>,
+        url: String,
+    },
+}
+
+/// The schema of a `Backend::Postgres`.
+pub const SCHEMA: &str = "tracktags";
+
+/// SQLite, PostgreSQL, and PostgreSQL behind PgBouncer in transaction mode, empty. Of the last two, which share a schema,
+/// one at a time.
+pub fn every_store() -> Vec<Database> {
+    let mut cluster = Cluster::start();
+    let bounced = cluster.bounced_url();
+    let cluster = Arc::new(cluster);
+    vec![Database::new(), Database::on(&cluster, cluster.url()), Database::on(&cluster, bounced)]
+}
+
+/// Runs a test on every store.
+pub fn on_every_store(test: impl Fn(&Database)) {
+    for database in every_store() {
+        println!("on {}", database.name());
+        database.lose_everything();
+        test(&database);
+    }
+}
 
 impl Database {
+    /// An SQLite file in a directory of its own.
     pub fn new() -> Database {
-        Database(tempfile::tempdir().expect("a temporary directory"))
+        Database(Backend::Sqlite(tempfile::tempdir().expect("a temporary directory")))
     }
 
+    /// An empty schema of a cluster.
+    pub fn on(cluster: &Arc<Cluster>, url: String) -> Database {
+        let database = Database(Backend::Postgres { cluster: cluster.clone(), url });
+        database.lose_everything();
+        database
+    }
+
+    fn name(&self) -> String {
+        match &self.0 {
+            Backend::Sqlite(_) => "SQLite".into(),
+            Backend::Postgres { url, .. } => url.clone(),
+        }
+    }
+
+    /// The file of SQLite.
     pub fn path(&self) -> std::path::PathBuf {
-        self.0.path().join("history.db")
+        match &self.0 {
+            Backend::Sqlite(directory) => directory.path().join("history.db"),
+            Backend::Postgres { .. } => panic!("PostgreSQL has no file"),
+        }
     }
 
-    pub fn store(&self) -> SqliteStore {
-        SqliteStore::open(self.path()).expect("the store opens")
+    pub fn store(&self) -> AnyStore {
+        match &self.0 {
+            Backend::Sqlite(_) => AnyStore::Sqlite(SqliteStore::open(self.path()).expect("the store opens")),
+            Backend::Postgres { url, .. } => AnyStore::Postgres(Box::new(store_of(url, JOURNAL))),
+        }
     }
 
+    pub fn reader(&self) -> Box<dyn History> {
+        match &self.0 {
+            Backend::Sqlite(_) => Box::new(SqliteHistory::new(self.path())),
+            Backend::Postgres { url, .. } => {
+                static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+                let runtime = RUNTIME.get_or_init(|| {
+                    let mut builder = tokio::runtime::Builder::new_multi_thread();
+                    builder.worker_threads(1).enable_all().build().expect("a runtime")
+                });
+                let history = PostgresHistory::new(target(url), runtime.handle().clone());
+                Box::new(history.expect("a pool"))
+            }
+        }
+    }
+
+    /// Runs statements as a user would.
+    pub fn execute(&self, sql: &str) {
+        match &self.0 {
+            Backend::Sqlite(_) => self.sql().execute_batch(sql).expect("the statements run"),
+            Backend::Postgres { .. } => self.client().batch_execute(sql).expect("the statements run"),
+        }
+    }
+
+    /// A connection to the SQLite file.
     pub fn sql(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path()).expect("the file opens")
     }
 
+    fn client(&self) -> postgres::Client {
+        let Backend::Postgres { cluster, .. } = &self.0 else { panic!("SQLite has no server") };
+        let mut client = cluster.connect();
+        client.batch_execute(&format!("SET search_path = {SCHEMA}")).expect("a setting");
+        client
+    }
+
+    /// The expression in SQL for a time column as seconds since 1970.
+    pub fn seconds(&self, column: &str) -> String {
+        match &self.0 {
+            Backend::Sqlite(_) => format!("unixepoch({column})"),
+            Backend::Postgres { .. } => format!("extract(epoch FROM {column})::bigint"),
+        }
+    }
+
+    /// Makes every write of a row fail whose window starts later than that.
+    pub fn refuse_rows_from(&self, start: &str) {
+        let sqlite = "CREATE TRIGGER stop BEFORE INSERT ON metrics WHEN NEW.window_start > 'START'
+            BEGIN SELECT RAISE(ABORT, 'no'); END";
+        let postgres = "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE division_by_zero USING MESSAGE = 'no'; END $$;
+            CREATE TRIGGER stop BEFORE INSERT ON metrics FOR EACH ROW WHEN (NEW.window_start > 'STARTZ')
+            EXECUTE FUNCTION stop()";
+        let sql = if let Backend::Sqlite(_) = &self.0 { sqlite } else { postgres };
+        self.execute(&sql.replace("START", start));
+    }
+
+    /// Undoes `refuse_rows_from`.
+    pub fn allow_rows(&self) {
+        let on = if let Backend::Sqlite(_) = &self.0 { "" } else { " ON metrics" };
+        self.execute(&format!("DROP TRIGGER stop{on}"));
+    }
+
+    /// What a failover to an empty copy does.
+    pub fn lose_everything(&self) {
+        match &self.0 {
+            Backend::Sqlite(_) => {
+                for name in ["history.db", "history.db-wal", "history.db-shm"] {
+                    let _ = std::fs::remove_file(self.path().with_file_name(name));
+                }
+            }
+            Backend::Postgres { .. } => {
+                self.execute(&format!(
+                    "SET client_min_messages = error; DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
+                ));
+            }
+        }
+    }
+
     /// Every row of a query, columns joined by `|`, `-` for NULL.
     pub fn lines(&self, query: &str) -> Vec<String> {
+        if let Backend::Postgres { .. } = &self.0 {
+            return super::support_postgres::lines(&mut self.client(), query);
+        }
         let connection = self.sql();
         let mut statement = connection.prepare(query).expect("the query is valid");
         let columns = statement.column_count();
@@ -65,12 +195,48 @@ impl Database {
     pub fn history(&self, series: u32) -> Vec<(i64, i64, u64, i64)> {
         let query =
             HistoryQuery { series: SeriesId(series), start: None, end: None, before: None, limit: 10_000 };
-        let page = SqliteHistory::new(self.path()).rows(&query, Span::S15).expect("history is readable");
+        let page = self.reader().rows(&query, Span::S15).expect("history is readable");
         let units = |amount: Amount| (amount.0 / Amount::UNIT) as i64;
         page.rows
             .iter()
             .map(|row| (row.window_start.seconds(), units(row.tally.sum), row.tally.count, units(row.value)))
             .collect()
+    }
+}
+
+/// The schema of the tests behind a URL.
+pub fn target(url: &str) -> Target {
+    Target::new(url, SCHEMA).expect("a usable URL")
+}
+
+/// A store that is fed by a journal and takes nothing from anybody.
+pub fn store_of(url: &str, journal: &str) -> PostgresStore {
+    let claim = Claim { journal_id: journal.into(), take_over: false, adopt: false };
+    PostgresStore::new(target(url), claim).expect("a runtime")
+}
+
+/// The writing side, of whatever kind.
+pub enum AnyStore {
+    Sqlite(SqliteStore),
+    Postgres(Box<PostgresStore>),
+}
+
+impl AnyStore {
+    fn inner(&mut self) -> &mut dyn Store {
+        match self {
+            AnyStore::Sqlite(store) => store,
+            AnyStore::Postgres(store) => store.as_mut(),
+        }
+    }
+}
+
+impl Store for AnyStore {
+    fn progress(&mut self) -> Result<Progress, StoreError> {
+        self.inner().progress()
+    }
+
+    fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError> {
+        self.inner().commit(part)
     }
 }
 
@@ -190,14 +356,14 @@ pub enum Fault {
 
 /// A store that fails as its script says, one entry a commit; works behind the end of it.
 pub struct Faulty {
-    pub store: SqliteStore,
+    pub store: AnyStore,
     pub script: VecDeque<Fault>,
     /// After a failure of any kind progress must be read before the next commit.
     pub unread: bool,
 }
 
 impl Faulty {
-    pub fn new(store: SqliteStore, script: impl IntoIterator<Item = Fault>) -> Box<Faulty> {
+    pub fn new(store: AnyStore, script: impl IntoIterator<Item = Fault>) -> Box<Faulty> {
         Box::new(Faulty { store, script: script.into_iter().collect(), unread: true })
     }
 }
@@ -229,11 +395,16 @@ impl Store for Faulty {
 pub struct Told {
     pub stored: Mutex<Vec<(Span, Epoch)>>,
     pub definitions: Mutex<Vec<Epoch>>,
+    pub read: Mutex<Vec<StoredClasses>>,
 }
 
 impl Stored for Told {
     fn stored(&self, class: Span, upper: Epoch) {
         self.stored.lock().expect("not poisoned").push((class, upper));
+    }
+
+    fn progress_read(&self, classes: &StoredClasses, _: &BTreeMap<Span, Epoch>) {
+        self.read.lock().expect("not poisoned").push(classes.clone());
     }
 
     fn definitions_stored(&self, upper: Epoch) {

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod documents;
 pub mod history;
 pub mod ledger;
+pub mod postgres;
 pub mod server;
 
 use std::path::PathBuf;

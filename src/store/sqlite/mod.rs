@@ -20,7 +20,7 @@ use dataflows::types::{Epoch, SeriesId, Span};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::migrations::{self, Migration};
-use super::{ALL_SERIES, Part, Progress, Store, StoreError};
+use super::{ALL_SERIES, DEFINITIONS, Part, Progress, Store, StoreError};
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,8 +28,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const CACHE_KIB: i64 = -32_768;
 /// The WAL file is cut back to this after a burst.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
-/// `sink_progress.class` of the definitions.
-const DEFINITIONS: &str = "definitions";
 
 /// The writing side of a SQLite file.
 pub struct SqliteStore {
@@ -149,23 +147,21 @@ fn claim(transaction: &Transaction<'_>, journal_id: &str) -> Result<(), StoreErr
 }
 
 fn apply(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<()> {
-    let done = progress_of(transaction, DEFINITIONS)?.map_or(0, |(epoch, _)| epoch);
-    let new = &part.definitions[part.definitions.partition_point(|(epoch, _)| *epoch <= done)..];
-    for (_, definition) in new {
+    let definitions_done = progress_of(transaction, DEFINITIONS)?.map_or(0, |(epoch, _)| epoch);
+    let class = part.rows.as_ref().map(|rows| rows.class.text());
+    let done = class.map(|class| progress_of(transaction, class)).transpose()?.flatten();
+    let due = part.due(definitions_done, done);
+    for (_, definition) in due.definitions {
         definitions::project(transaction, definition)?;
     }
-    if let Some((epoch, _)) = new.last() {
-        put_progress(transaction, DEFINITIONS, *epoch, super::ALL_SERIES)?;
+    if let Some((epoch, _)) = due.definitions.last() {
+        put_progress(transaction, DEFINITIONS, *epoch, ALL_SERIES)?;
     }
-    let Some(rows) = &part.rows else { return Ok(()) };
-    let done = progress_of(transaction, rows.class.text())?;
-    if done.is_some_and(|done| done >= (rows.upper, rows.through)) {
-        return Ok(());
+    if let Some((rows, after)) = due.rows {
+        rows::write(transaction, rows, after)?;
+        put_progress(transaction, rows.class.text(), rows.upper, rows.through)?;
     }
-    // A repetition may be cut elsewhere than the first time: what the first one brought is skipped by series.
-    let after = done.filter(|(upper, _)| *upper == rows.upper).map(|(_, through)| through);
-    rows::write(transaction, rows, after)?;
-    put_progress(transaction, rows.class.text(), rows.upper, rows.through)
+    Ok(())
 }
 
 fn progress_of(connection: &Connection, class: &str) -> rusqlite::Result<Option<(Epoch, SeriesId)>> {

@@ -1,18 +1,15 @@
 //! Rows and live periods of one part, written inside the caller's transaction.
 //!
-//! | row | what is written |
-//! |---|---|
-//! | absolute | as it is: insert or replace |
-//! | merge, no such row | the tally, with the reading of that tally as value |
-//! | merge, row exists | both tallies merged; the value stays, or is the reading of the merged tally if it follows |
+//! What a merge row leaves behind is worked out by `merge::written`, as for every dialect.
 //!
 //! Every write is an `INSERT ... SELECT ... FROM series`: names come from the definitions, and a series that is not there
 //! writes nothing. Which rows are due is the caller's decision; this file does not look at progress.
 
-use dataflows::types::{LiveState, Reading, Row, RowKind, SeriesId, Tally};
+use dataflows::types::{LiveState, Row, RowKind, SeriesId, Tally};
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use super::super::PartRows;
+use super::super::merge::{self, Stored};
 use super::super::text::{put_amount, put_time};
 use super::history::{amount_at, tally_at};
 
@@ -84,17 +81,10 @@ struct Texts {
 impl Writer<'_> {
     fn write(&mut self, row: &Row) -> rusqlite::Result<()> {
         put_time(&mut self.texts.window_start, row.window_start);
-        let (tally, value) = match row.kind {
-            RowKind::Absolute => (row.tally, row.value),
-            RowKind::Merge { operation, initial_value, value_follows } => {
-                self.merge(row, Reading { operation, initial_value }, value_follows)?
-            }
-        };
-        let rank = self.part.window_starts.partition_point(|start| *start < row.window_start);
-        let mut flushed_at = self.part.flushed_at;
-        flushed_at.0 += rank as i64;
+        let stored = if row.kind == RowKind::Absolute { None } else { self.stored(row.series)? };
+        let Stored { tally, value } = merge::written(row, stored.as_ref());
         let texts = &mut self.texts;
-        put_time(&mut texts.flushed_at, flushed_at);
+        put_time(&mut texts.flushed_at, self.part.row_flushed_at(row));
         put_time(&mut texts.window_end, row.window_end);
         put_amount(&mut texts.value, value);
         texts.put_tally(&tally);
@@ -114,26 +104,13 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The tally and the value that a merge row leaves behind.
-    fn merge(
-        &mut self,
-        row: &Row,
-        reading: Reading,
-        value_follows: bool,
-    ) -> rusqlite::Result<(Tally, dataflows::types::Amount)> {
-        let stored = self
-            .get
-            .query_row(params![row.series.0, self.texts.window_start], |columns| {
-                Ok((amount_at(columns, 0)?, tally_at(columns, 1)?))
+    /// What is there of the window whose start is in the texts.
+    fn stored(&mut self, series: SeriesId) -> rusqlite::Result<Option<Stored>> {
+        self.get
+            .query_row(params![series.0, self.texts.window_start], |columns| {
+                Ok(Stored { value: amount_at(columns, 0)?, tally: tally_at(columns, 1)? })
             })
-            .optional()?;
-        Ok(match stored {
-            None => (row.tally, reading.value(&row.tally)),
-            Some((value, tally)) => {
-                let merged = tally.merge(row.tally);
-                (merged, if value_follows { reading.value(&merged) } else { value })
-            }
-        })
+            .optional()
     }
 }
 

@@ -1,0 +1,126 @@
+//! Everything that a start on an empty journal needs, read in a few statements: definitions, newest live periods, last rows.
+//!
+//! Read by the writer behind its claim: nobody else changes the tables meanwhile, but for a user by hand.
+
+use dataflows::types::{Definition, LiveState, Micros, Row, RowKind, SeriesId, Span};
+use serde::de::DeserializeOwned;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::rows::tally_at;
+use super::values::{At, Numeric};
+use super::{Session, Target, column};
+use crate::store::records::{BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow};
+use crate::store::{Content, StoreError};
+
+/// Windows that a start keeps in memory, counted back from now.
+const WINDOWS_KEPT: i64 = 8;
+/// How far ahead of its arrival an event may be.
+const AHEAD_MAX_SECS: i64 = 300;
+/// A week and a month have no length in seconds that matters here: their windows are few.
+const PARTS_OF_CUTS: i64 = 4;
+
+const SERIES: &str = "
+    SELECT json_build_object('series_id', series_id, 'business_id', business_id, 'scope', scope, 'customer_id', customer_id,
+        'metric_name', metric_name, 'created_at', created_at, 'metric_type', metric_type, 'operation', operation,
+        'flush_interval', flush_interval, 'reset_interval', reset_interval, 'batch_interval', batch_interval,
+        'initial_value', initial_value::text, 'max_event_age_secs', max_event_age_secs,
+        'cleanup_after_days', cleanup_after_days, 'tags', tags, 'limit_value', limit_value::text,
+        'limit_operator', limit_operator, 'breach_action', breach_action, 'notify_at', notify_at,
+        'webhook_url', webhook_url, 'stored', stored, 'restore_on_startup', restore_on_startup, 'stripe', stripe)::text,
+        custom::text
+    FROM {schema}.series ORDER BY series_id";
+
+const STATES: &str = "
+    SELECT series_id, period_start, value, sum, count, min, max
+    FROM {schema}.series_state JOIN {schema}.series USING (series_id) ORDER BY series_id";
+
+const LAST_ROWS: &str = "
+    SELECT series.series_id, window_start, window_end, value, sum, count, min, max
+    FROM {schema}.series
+    JOIN LATERAL (
+        SELECT * FROM {schema}.metrics WHERE metrics.series_id = series.series_id
+        ORDER BY window_start DESC LIMIT $2
+    ) AS last ON true
+    WHERE series.flush_interval = $1 ORDER BY series.series_id, window_start";
+
+const NEXT_SERIES: &str = "
+    SELECT 1 + greatest((SELECT max(series_id) FROM {schema}.series), (SELECT max(series_id) FROM {schema}.metrics), 0)";
+
+/// Reads it. `now` decides which rows are among the last.
+pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Result<Content, StoreError> {
+    let mut definitions = Vec::new();
+    for table in ["businesses", "api_keys", "customers"] {
+        // In the order in which they were made: what depends on another came later.
+        let sql =
+            format!("SELECT row_to_json(kept)::text FROM {{schema}}.{table} AS kept ORDER BY created_at");
+        for row in session.query(&target.sql(&sql), &[]).await? {
+            let text = column(&row, 0)?;
+            match table {
+                "businesses" => definitions.extend([parsed(text, BusinessRow::definition)?]),
+                "api_keys" => definitions.extend([parsed(text, KeyRow::definition)?]),
+                _ => definitions
+                    .extend([parsed(text, CustomerRow::definition)?, parsed(text, DetailsRow::definition)?]),
+            }
+        }
+    }
+    for row in session.query(&target.sql(SERIES), &[]).await? {
+        let custom: String = column(&row, 1)?;
+        definitions.push(parsed(column(&row, 0)?, |series: NamedSpecRow| series.definition(custom))?);
+    }
+    let mut states = Vec::new();
+    for row in session.query(&target.sql(STATES), &[]).await? {
+        let (series, start, Numeric(value)) =
+            (series(&row)?, column::<Option<At>>(&row, 1)?, column(&row, 2)?);
+        let period_start = start.map(|At(start)| start);
+        states.push(LiveState { series, period_start, tally: tally_at(&row, 3)?, value });
+    }
+    let rows = last_rows(session, target, now).await?;
+    let next = session.query(&target.sql(NEXT_SERIES), &[]).await?;
+    let next_series = SeriesId(next.first().map_or(Ok(1), |row| column::<i64>(row, 0))? as u32);
+    Ok(Content { definitions, next_series, states, rows })
+}
+
+async fn last_rows(session: &Session, target: &Target, now: Micros) -> Result<Vec<Row>, StoreError> {
+    let mut rows = Vec::new();
+    for flush in Span::FLUSH {
+        let window = flush.window(now);
+        let length_secs = (window.end.0 - window.start.0) / Micros::PER_SECOND;
+        let limit = WINDOWS_KEPT + AHEAD_MAX_SECS / length_secs + PARTS_OF_CUTS;
+        let horizon = Micros(window.start.0 - (WINDOWS_KEPT - 1) * (window.end.0 - window.start.0));
+        let name = flush.text();
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&limit, Type::INT8)];
+        let found = session.query(&target.sql(LAST_ROWS), &values).await?;
+        let mut found = found.iter().peekable();
+        while let Some(row) = found.next() {
+            let series = series(row)?;
+            let At(window_start) = column(row, 1)?;
+            let is_newest = match found.peek() {
+                Some(next) => self::series(next)? != series,
+                None => true,
+            };
+            if window_start < horizon && !is_newest {
+                continue;
+            }
+            let (At(window_end), Numeric(value)) = (column(row, 2)?, column(row, 3)?);
+            let (tally, kind) = (tally_at(row, 4)?, RowKind::Absolute);
+            rows.push(Row { series, window_start, window_end, tally, value, kind });
+        }
+    }
+    rows.sort_by_key(|row| (row.series, row.window_start));
+    Ok(rows)
+}
+
+fn series(row: &tokio_postgres::Row) -> Result<SeriesId, StoreError> {
+    Ok(SeriesId(column::<i64>(row, 0)? as u32))
+}
+
+fn parsed<T: DeserializeOwned>(
+    text: &str,
+    definition: impl FnOnce(T) -> Option<Definition>,
+) -> Result<Definition, StoreError> {
+    let row = serde_json::from_str(text).ok().and_then(definition);
+    row.ok_or_else(|| {
+        let begin: String = text.chars().take(120).collect();
+        StoreError::Fatal(format!("a definition in the database cannot be read, begin of it: {begin}"))
+    })
+}
