@@ -90,6 +90,16 @@ pub struct Options {
     /// Key of the admin routes, at least 16 characters [default: generated into the data directory]
     #[arg(long, env = "TRACKTAGS_ADMIN_KEY", value_name = "KEY", hide_env_values = true)]
     pub admin_key: Option<Secret>,
+    /// PostgreSQL for history and definitions, postgres://user:password@host:port/database [default: SQLite in the data
+    /// directory]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+    /// Schema of the tables in it [default: tracktags]
+    #[arg(long, env = "TRACKTAGS_DATABASE_SCHEMA", value_name = "NAME")]
+    pub database_schema: Option<String>,
+    /// Take the schema over from another TrackTags that is still active; that one then writes no more
+    #[arg(long, env = "TRACKTAGS_TAKE_OVER", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub take_over: Option<bool>,
     /// A demo business with a customer and a key, printed at each start
     #[arg(long, env = "TRACKTAGS_DEV", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub dev: Option<bool>,
@@ -143,6 +153,9 @@ pub struct Config {
     pub workers: usize,
     pub durability: Durability,
     pub admin_key: Option<Secret>,
+    pub database_url: Option<Secret>,
+    pub database_schema: String,
+    pub take_over: bool,
     pub dev: bool,
     pub dev_key: Option<Secret>,
     pub segment_bytes: u64,
@@ -187,6 +200,9 @@ impl Options {
             workers,
             durability,
             admin_key,
+            database_url,
+            database_schema,
+            take_over,
             dev,
             dev_key,
             segment_bytes,
@@ -222,6 +238,9 @@ impl Options {
             workers: self.workers.unwrap_or_else(cores),
             durability: self.durability.unwrap_or(Durability::Fsync),
             admin_key: self.admin_key,
+            database_url: self.database_url.filter(|Secret(url)| !url.is_empty()),
+            database_schema: self.database_schema.unwrap_or_else(|| "tracktags".into()),
+            take_over: self.take_over.unwrap_or(false),
             dev: self.dev.unwrap_or(false),
             dev_key: self.dev_key,
             segment_bytes: self.segment_bytes.map_or(64 * MIB, |bytes| bytes.0),

@@ -17,6 +17,7 @@
 pub mod amount;
 pub mod driver;
 mod graph;
+pub mod hydration;
 pub mod limit;
 mod operators;
 mod prefetch;

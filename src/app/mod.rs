@@ -7,10 +7,10 @@
 mod keys;
 mod signals;
 mod snapshots;
+mod store;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use tokio::sync::watch;
 
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
 use crate::clock::{Clock, Stamps, SystemClock};
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Secret};
 use crate::control::{BUSINESS_PREFIX, Change, Control, Registry};
-use crate::engine::{self, EngineOptions, Queries, Shared, StoredProgress, Ticket, Workers};
+use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
 use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
 use crate::sinks::{self, HistorySink, SinkHealth};
-use crate::store::{SqliteHistory, SqliteStore, Store};
+use crate::store::{Content, History, PostgresStore};
 pub use signals::Signals;
 use snapshots::Snapshots;
 
@@ -45,6 +45,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn serve(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(config))
+}
+
+/// Brings the schema of a database up to date and says so.
+pub fn migrate(database_url: &Secret, schema: &str) -> anyhow::Result<()> {
+    let version = PostgresStore::migrate(&store::target(database_url, schema)?)?;
+    announce(&format!("schema {schema} has version {version}"));
+    Ok(())
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
@@ -144,7 +151,7 @@ pub struct Service {
     sink: Arc<HistorySink>,
     workers: Workers,
     snapshots: Snapshots,
-    history: Arc<SqliteHistory>,
+    history: Arc<dyn History>,
 }
 
 impl Service {
@@ -158,22 +165,23 @@ impl Service {
         admin_key: &str,
     ) -> anyhow::Result<Service> {
         let journal_id = format!("{:032x}", recovery.journal_id());
-        let path = config.data_dir.join("history.db");
-        let mut store = SqliteStore::open(&path)?;
-        let stored = stored_progress(&mut store, &journal_id, &path)?;
-        let history = Arc::new(SqliteHistory::new(&path));
+        let store::Opened { store, history, stored, content, note, doubt } =
+            store::open(config, &recovery, &*clock)?;
         let registry = Arc::new(RwLock::new(Registry::new(config.workers, config.max_event_age_secs)));
         let keys = Arc::new(Keys::new(config.dedup_horizon_secs));
         let options =
             EngineOptions { workers: config.workers, dedup_horizon_secs: config.dedup_horizon_secs };
         let (workers, shared) =
             Workers::start(&options, registry.clone(), keys.clone()).map_err(anyhow::Error::msg)?;
-        let options = sinks::Options::new(journal_id);
-        let sink = HistorySink::start(Box::new(store), shared.clone(), clock.clone(), options, health)?;
+        let options = sinks::Options { note, doubt, ..sinks::Options::new(journal_id) };
+        let sink = HistorySink::start(store, shared.clone(), clock.clone(), options, health)?;
         let sink = Arc::new(sink);
         shared.write_to(sink.clone());
         let began = clock.monotonic();
         let replayed = engine::replay(&recovery, &shared, &stored)?;
+        if let Some(content) = &content {
+            hydrate(&shared, content);
+        }
         let elapsed = clock.monotonic() - began;
         let (frames, updates) = (replayed.frames, replayed.updates);
         tracing::info!(frames, updates, seconds = elapsed.as_secs_f64(), "recovered");
@@ -199,6 +207,10 @@ impl Service {
             stamps,
             keys,
         );
+        if content.is_some() {
+            // What came from the database is this journal's own from here on.
+            engine::take_snapshot(&journal, &control, &shared)?;
+        }
         signals.attach(shared.clone(), journal.clone());
         let snapshots =
             Snapshots::start(config.snapshot_interval, journal.clone(), control.clone(), shared.clone())?;
@@ -287,12 +299,17 @@ fn admission_options(config: &Config) -> AdmissionOptions {
     }
 }
 
-fn stored_progress(store: &mut SqliteStore, journal_id: &str, path: &Path) -> anyhow::Result<StoredProgress> {
-    let progress = store.progress()?;
-    if progress.journal_id.is_some_and(|other| other != journal_id) {
-        bail!("{} was written from another journal: move it out of the data directory", path.display());
-    }
-    Ok(StoredProgress { definitions: progress.definitions, classes: progress.classes, whole: progress.whole })
+/// Starts from what the database has.
+fn hydrate(shared: &Shared, content: &Content) {
+    let Content { definitions, next_series, states, rows } = content;
+    engine::hydrate(shared, definitions, *next_series, states, rows);
+    tracing::info!(
+        definitions = definitions.len(),
+        series_with_values = states.len(),
+        windows = rows.len(),
+        "started from the database, as of its last batches; what it does not have begins anew: event ids and \
+         idempotency keys, bodies of repeated POSTs, values of metrics that are kept out of it"
+    );
 }
 
 fn demo_definitions(registry: &Registry, key: &str, now: Micros) -> Vec<Definition> {

@@ -1,9 +1,9 @@
 //! The command line.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::app;
-use crate::config::Options;
+use crate::config::{Options, Secret};
 
 /// Exact, durable, live usage metering.
 #[derive(Debug, Parser)]
@@ -18,6 +18,19 @@ enum Command {
     /// Run the service
     #[command(args_override_self = true)]
     Serve(Box<Options>),
+    /// Bring the schema of a PostgreSQL database up to date and exit
+    Migrate(MigrateOptions),
+}
+
+/// What `migrate` can be told.
+#[derive(Debug, Args)]
+struct MigrateOptions {
+    /// As for serve
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    database_url: Secret,
+    /// As for serve
+    #[arg(long, env = "TRACKTAGS_DATABASE_SCHEMA", value_name = "NAME", default_value = "tracktags")]
+    database_schema: String,
 }
 
 impl Cli {
@@ -25,6 +38,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(options) => app::serve(&options.resolve()?),
+            Command::Migrate(options) => app::migrate(&options.database_url, &options.database_schema),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use dataflows::types::{
     ApiKey, Business, Command, Customer, CustomerDetails, Definition, Epoch, KeyKind, Micros, Scope,
-    SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
+    SeriesId, SeriesKey, SeriesRecord, SeriesSpec, Shape,
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -330,6 +330,11 @@ impl Registry {
     /// Every live series.
     pub fn series(&self) -> impl Iterator<Item = &SeriesHandle> {
         self.ordered.values()
+    }
+
+    /// How a series counts, the server's defaults filled in.
+    pub fn shape(&self, handle: &SeriesHandle) -> Shape {
+        handle.record.spec.shape(self.max_event_age_secs)
     }
 
     /// The number that the next new series gets.

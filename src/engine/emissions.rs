@@ -58,6 +58,10 @@ pub(crate) struct Emissions {
     busy: ClassSet,
     /// Emissions of which the store has the first series already.
     after: HashMap<(Span, Epoch), SeriesId>,
+    /// Nothing is emitted: what the store has is not known yet.
+    in_doubt: bool,
+    /// Nothing is emitted: a start that began in doubt is not through.
+    in_replay: bool,
 }
 
 /// What to do with a batch that has come.
@@ -72,12 +76,40 @@ pub(crate) enum Collected {
 
 impl Emissions {
     pub(crate) fn new(workers: usize) -> Self {
-        Emissions { workers, parts: HashMap::new(), busy: ClassSet::default(), after: HashMap::new() }
+        let (parts, after) = (HashMap::new(), HashMap::new());
+        Emissions { workers, parts, busy: ClassSet::default(), after, in_doubt: false, in_replay: false }
+    }
+
+    /// A start begins without knowing what the store has: nothing is emitted until it is through and that is known.
+    pub(crate) fn begin_in_doubt(&mut self) {
+        (self.in_doubt, self.in_replay) = (true, true);
+    }
+
+    /// What the store has is known.
+    pub(crate) fn end_doubt(&mut self) {
+        self.in_doubt = false;
+    }
+
+    /// The start is through.
+    pub(crate) fn end_replay(&mut self) {
+        self.in_replay = false;
+    }
+
+    fn is_held(&self) -> bool {
+        self.in_doubt || self.in_replay
+    }
+
+    /// Emits a class that the store may have already, held or not.
+    pub(crate) fn begin_again(&mut self, class: Span) -> ClassSet {
+        let mut again = ClassSet::default();
+        again.insert(class);
+        self.busy.insert(class);
+        again
     }
 
     /// The classes of `due` that may be emitted now; they are busy from here on.
     pub(crate) fn begin(&mut self, due: ClassSet) -> ClassSet {
-        let free = ClassSet(due.0 & !self.busy.0);
+        let free = if self.is_held() { ClassSet::default() } else { ClassSet(due.0 & !self.busy.0) };
         self.busy.0 |= free.0;
         free
     }
@@ -110,8 +142,8 @@ impl Emissions {
         self.busy.remove(class);
     }
 
-    /// Classes on their way.
+    /// Classes that are not emitted now.
     pub(crate) fn busy(&self) -> ClassSet {
-        self.busy
+        if self.is_held() { ClassSet::ALL } else { self.busy }
     }
 }

@@ -11,11 +11,13 @@
 //! what admission and control let in: every message answers somebody who waits, but for time entries (one a second).
 
 mod emissions;
+mod hydrate;
 mod replay;
 mod router;
 mod snapshot;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -33,8 +35,9 @@ use crate::control::{DefinitionTicket, Registry, SeriesHandle};
 use crate::journal::{Position, Rejected};
 
 pub use emissions::Emission;
-pub use replay::{ReplayError, Replayed, StoredProgress, replay};
-pub use router::Router;
+pub use hydrate::hydrate;
+pub use replay::{Doubt, ReplayError, Replayed, StoredProgress, replay};
+pub use router::{Router, StoredClasses};
 pub use snapshot::{Chunk, SnapshotError, take_snapshot};
 pub use worker::Workers;
 
@@ -54,6 +57,10 @@ pub trait Stored: Send + Sync {
 
     /// Definitions up to and including this epoch are in.
     fn definitions_stored(&self, upper: Epoch);
+
+    /// What was in doubt at the start has been read: per class the last epoch and series that are in, and the last
+    /// epoch that is in whole.
+    fn progress_read(&self, classes: &StoredClasses, whole: &BTreeMap<Span, Epoch>);
 }
 
 /// Who must know which keys and ids the journal holds: admission's tables.
@@ -239,6 +246,18 @@ impl Shared {
         }
     }
 
+    /// Tells the workers what the store has.
+    fn tell_stored(&self, classes: &StoredClasses, whole: &BTreeMap<Span, Epoch>) {
+        for queue in &self.queues {
+            for (&class, &upper) in whole {
+                queue.send(Message::Stored(class, upper, SeriesId(u32::MAX)));
+            }
+            for (&class, &(upper, through)) in classes {
+                queue.send(Message::Stored(class, upper, through));
+            }
+        }
+    }
+
     /// The earliest moment at which a worker wants a time entry.
     pub(crate) fn due_at(&self) -> Option<Micros> {
         let earliest = self.due.iter().map(|due| due.load(Ordering::Acquire)).min();
@@ -252,6 +271,12 @@ impl Stored for Shared {
         for queue in &self.queues {
             queue.send(Message::Stored(class, upper, SeriesId(u32::MAX)));
         }
+        self.wake_journal();
+    }
+
+    fn progress_read(&self, classes: &StoredClasses, whole: &BTreeMap<Span, Epoch>) {
+        self.tell_stored(classes, whole);
+        self.emissions().end_doubt();
         self.wake_journal();
     }
 

@@ -35,6 +35,23 @@ pub struct StoredProgress {
     pub classes: StoredClasses,
     /// The last emission of each class that is in whole.
     pub whole: BTreeMap<Span, Epoch>,
+    /// How far the store may have come beyond that; none when what is said here was read from it.
+    pub doubt: Option<Doubt>,
+}
+
+/// The store could not be asked: what is known of it was noted when it last could. Nothing is emitted until it has been
+/// asked, but for what may already be in it in part, which must be emitted just as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Doubt {
+    /// The emission that the sink began last.
+    pub begun: Option<(Span, Epoch)>,
+}
+
+impl StoredProgress {
+    /// Whether the store has nothing of this journal.
+    pub fn is_new(&self) -> bool {
+        self.definitions == 0 && self.classes.is_empty() && self.doubt.is_none()
+    }
 }
 
 /// Why the state could not be rebuilt.
@@ -70,18 +87,14 @@ pub fn replay(
     shared: &Arc<Shared>,
     stored: &StoredProgress,
 ) -> Result<Replayed, ReplayError> {
+    if stored.doubt.is_some() {
+        shared.emissions().begin_in_doubt();
+    }
     let mut state = RouterState::default();
     if let Some(mut snapshot) = recovery.snapshot()? {
         state = restore(&mut snapshot, shared, stored)?;
     }
-    for queue in &shared.queues {
-        for (&class, &upper) in &stored.whole {
-            queue.send(Message::Stored(class, upper, SeriesId(u32::MAX)));
-        }
-        for (&class, &(upper, through)) in &stored.classes {
-            queue.send(Message::Stored(class, upper, through));
-        }
-    }
+    shared.tell_stored(&stored.classes, &stored.whole);
     let mut replay = Replay {
         shared,
         stored,
@@ -95,6 +108,7 @@ pub fn replay(
         replay.frame(&frame)?;
     }
     flush(shared)?;
+    shared.emissions().end_replay();
     Ok(replay.replayed)
 }
 
@@ -232,7 +246,7 @@ fn restore(
                     project(shared, epoch, definitions);
                 }
             }
-            section::SERIES => restore_series(shared, bytes).ok_or_else(unknown)?,
+            section::SERIES => restore_series(shared, bytes, stored.is_new()).ok_or_else(unknown)?,
             section::IDS => restore_ids(shared, decode(bytes).ok_or_else(unknown)?),
             section::KEYS => {
                 let keys: Vec<(u128, u128, Micros)> = decode(bytes).ok_or_else(unknown)?;
@@ -255,13 +269,32 @@ fn project(shared: &Shared, epoch: Epoch, definitions: Vec<Definition>) {
     }
 }
 
-fn restore_series(shared: &Shared, mut bytes: &[u8]) -> Option<()> {
+/// `again`: the store has nothing, so that every window in memory must reach it.
+fn restore_series(shared: &Shared, mut bytes: &[u8], again: bool) -> Option<()> {
+    let mut states = Vec::new();
+    while !bytes.is_empty() {
+        let (mut state, rest) = postcard::take_from_bytes::<SeriesState>(bytes).ok()?;
+        bytes = rest;
+        if again && state.shape.stored {
+            let batch = state.shape.batch;
+            state
+                .windows
+                .iter_mut()
+                .filter(|window| !window.left)
+                .for_each(|window| window.dirty.insert(batch));
+        }
+        states.push(state);
+    }
+    restore_states(shared, states);
+    Some(())
+}
+
+/// Gives live series to the workers that own them.
+pub(super) fn restore_states(shared: &Shared, states: Vec<SeriesState>) {
     let workers = shared.queues.len();
     let mut shares = vec![Vec::new(); workers];
     let registry = shared.registry.read().unwrap_or_else(PoisonError::into_inner);
-    while !bytes.is_empty() {
-        let (state, rest) = postcard::take_from_bytes::<SeriesState>(bytes).ok()?;
-        bytes = rest;
+    for state in states {
         if let Some(handle) = registry.by_id(state.series) {
             shares[state.series.worker(workers)].push((handle.slot, state));
         }
@@ -269,7 +302,6 @@ fn restore_series(shared: &Shared, mut bytes: &[u8]) -> Option<()> {
     for (share, queue) in shares.into_iter().zip(&shared.queues) {
         queue.send(Message::Restore(share, Vec::new()));
     }
-    Some(())
 }
 
 fn restore_ids(shared: &Shared, parts: Vec<(u64, Vec<EventId>)>) {

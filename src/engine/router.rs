@@ -146,7 +146,13 @@ impl Router {
             for &(class, through) in known.iter().filter(|(_, through)| through.0 != u32::MAX) {
                 emissions.begin_after(class, epoch, through);
             }
-            emissions.begin(if settled { due } else { ClassSet::default() })
+            match stored.doubt.and_then(|doubt| doubt.begun) {
+                Some((class, upper)) if upper == epoch && settled => {
+                    due.insert(class);
+                    emissions.begin_again(class)
+                }
+                _ => emissions.begin(if settled { due } else { ClassSet::default() }),
+            }
         };
         self.state.pending = ClassSet(due.0 & !emit.0);
         if flush && self.state.pending == ClassSet::default() {

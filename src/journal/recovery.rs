@@ -89,6 +89,20 @@ impl Recovery {
         (self.chain.position.lsn > 0).then_some(self.chain.position.stamp)
     }
 
+    /// Whether nothing has ever been recorded: no snapshot, no update, no definition.
+    pub fn is_empty(&self) -> Result<bool, OpenError> {
+        if !self.snapshots.is_empty() {
+            return Ok(false);
+        }
+        let mut frames = self.frames()?;
+        while let Some(frame) = frames.next_frame()? {
+            if matches!(frame.kind, Kind::Updates | Kind::Definitions) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Reads the snapshot to start from, if there is one.
     pub fn snapshot(&self) -> Result<Option<SnapshotReader>, OpenError> {
         let newest = self.snapshots.last();

@@ -13,17 +13,20 @@
 //! What this does not do: decide what is due, or drop anything.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dataflows::types::{Definition, Epoch, Micros};
 
-use super::{SinkHealth, parts};
+use super::{Note, Noted, SinkHealth, parts};
 use crate::clock::Clock;
 use crate::engine::{Emission, Sink, Stored};
 use crate::store::{Part, PartRows, Progress, Store, StoreError};
+
+/// How much longer than `Options::stop_timeout` a stop waits for a store that neither answers nor fails.
+const STOP_MARGIN: Duration = Duration::from_secs(1);
 
 /// How a history sink works.
 #[derive(Clone, Debug)]
@@ -40,8 +43,14 @@ pub struct Options {
     pub retry_min: Duration,
     /// The longest pause.
     pub retry_max: Duration,
+    /// How often the store hears of this writer when nothing is written.
+    pub heartbeat: Duration,
     /// How long `stop` goes on trying while the store fails.
     pub stop_timeout: Duration,
+    /// Where it is noted which emission is begun, for a store that may be out of reach at the next start.
+    pub note: Option<Note>,
+    /// What the engine was told of a store that could not be asked at the start.
+    pub doubt: Option<Noted>,
 }
 
 impl Options {
@@ -54,7 +63,10 @@ impl Options {
             definitions_delay: Duration::from_secs(1),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(4),
+            note: None,
+            doubt: None,
         }
     }
 }
@@ -69,7 +81,9 @@ enum Message {
 pub struct HistorySink {
     inbox: Sender<Message>,
     health: Arc<SinkHealth>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The second closes when the thread is done.
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<()>)>>,
+    stop_timeout: Duration,
 }
 
 impl HistorySink {
@@ -82,6 +96,7 @@ impl HistorySink {
         health: Arc<SinkHealth>,
     ) -> std::io::Result<HistorySink> {
         let (inbox, messages) = channel();
+        let stop_timeout = options.stop_timeout;
         let worker = Worker {
             store,
             stored,
@@ -95,21 +110,30 @@ impl HistorySink {
             window_starts: Vec::new(),
             progress: None,
             floor: Progress::default(),
+            heartbeat_due: Duration::ZERO,
             stop_within: None,
         };
-        let thread = std::thread::Builder::new().name("history-sink".into()).spawn(move || worker.run())?;
-        Ok(HistorySink { inbox, health, thread: Mutex::new(Some(thread)) })
+        let (running, ended) = channel::<()>();
+        let run = move || {
+            let _running = running;
+            worker.run();
+        };
+        let thread = std::thread::Builder::new().name("history-sink".into()).spawn(run)?;
+        Ok(HistorySink { inbox, health, thread: Mutex::new(Some((thread, ended))), stop_timeout })
     }
 
-    /// Writes what has been taken, then ends the thread; gives up once the store has failed for `Options::stop_timeout`:
-    /// the journal has it all. Also done on drop.
+    /// Writes what has been taken, then ends the thread; gives up once the store has failed, or not answered, for
+    /// `Options::stop_timeout`: the journal has it all. Also done on drop.
     pub fn stop(&self) {
         let _ = self.inbox.send(Message::Stop);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            // `Alarm` has reported a panic.
-            let _ = thread.join();
+        let Some((thread, ended)) = thread else { return };
+        if ended.recv_timeout(self.stop_timeout + STOP_MARGIN) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("stopped in the middle of a transaction; the next start asks what became of it");
+            return;
         }
+        // `Alarm` has reported a panic.
+        let _ = thread.join();
     }
 }
 
@@ -151,6 +175,8 @@ struct Worker {
     progress: Option<Progress>,
     /// What the store has been known to have.
     floor: Progress,
+    /// When the store next hears of this writer, by the monotonic clock.
+    heartbeat_due: Duration,
     /// Time left for failing; set by `stop`.
     stop_within: Option<Duration>,
 }
@@ -205,11 +231,12 @@ impl Worker {
             while let Ok(message) = self.messages.try_recv() {
                 self.accept(message);
             }
-            if self.stop_within.is_some() || !self.emissions.is_empty() {
+            if self.stop_within.is_some() || self.options.doubt.is_some() || !self.emissions.is_empty() {
                 return;
             }
             let now = self.clock.monotonic();
-            let wait = self.definitions_due.map_or(Duration::MAX, |due| due.saturating_sub(now));
+            let due = self.definitions_due.unwrap_or(Duration::MAX).min(self.heartbeat_due);
+            let wait = due.saturating_sub(now);
             // A wait that has passed is over, whatever a clock that tests move by hand says.
             match self.messages.recv_timeout(wait) {
                 Ok(message) => self.accept(message),
@@ -252,10 +279,10 @@ impl Worker {
         }
     }
 
-    /// One transaction, if there is anything to write.
+    /// One transaction, if there is anything to write or to say.
     fn write(&mut self) -> Result<(), StoreError> {
-        if self.emissions.is_empty() && self.definitions.is_empty() {
-            return Ok(());
+        if self.options.doubt.is_none() && self.emissions.is_empty() && self.definitions.is_empty() {
+            return self.say_alive();
         }
         let known = self.progress.take();
         let known = known.map_or_else(|| self.read_progress(), Ok)?;
@@ -264,8 +291,21 @@ impl Worker {
         self.settle(&progress);
         self.floor = progress.clone();
         self.progress = Some(progress);
-        self.health.recovered();
+        self.wrote();
         Ok(())
+    }
+
+    fn say_alive(&mut self) -> Result<(), StoreError> {
+        if self.stop_within.is_none() && self.clock.monotonic() >= self.heartbeat_due {
+            self.store.heartbeat()?;
+            self.wrote();
+        }
+        Ok(())
+    }
+
+    fn wrote(&mut self) {
+        self.heartbeat_due = self.clock.monotonic() + self.options.heartbeat;
+        self.health.recovered();
     }
 
     fn read_progress(&mut self) -> Result<Progress, StoreError> {
@@ -276,6 +316,16 @@ impl Worker {
                 "the history database has lost batches that were in it: restart the service to write them again"
                     .into(),
             ));
+        }
+        if self.options.doubt.as_ref().is_some_and(|noted| !noted.allows(&progress)) {
+            return Err(StoreError::Fatal(
+                "the history database is not as this data directory left it: restart the service, which then goes by what \
+                 the database says"
+                    .into(),
+            ));
+        }
+        if self.options.doubt.take().is_some() {
+            self.stored.progress_read(&progress.classes, &progress.whole);
         }
         self.floor = progress.clone();
         Ok(progress)
@@ -296,6 +346,13 @@ impl Worker {
             return Ok(progress);
         }
         if let (Some((emission, _)), true) = (&cut, self.window_starts.is_empty()) {
+            if let Some(note) = &self.options.note {
+                let noted = Noted::new(&progress, Some((emission.class, emission.upper)));
+                let failed = |error| {
+                    StoreError::Unavailable(format!("the batch cannot be noted beside the journal: {error}"))
+                };
+                note.write(&noted).map_err(failed)?;
+            }
             self.window_starts = parts::window_starts(emission);
         }
         let rows = cut.as_ref().map(|(emission, cut)| PartRows {
@@ -345,7 +402,7 @@ impl Worker {
         let Options { retry_min, retry_max, .. } = self.options;
         self.health.failed(error.to_string());
         match error {
-            StoreError::Fatal(_) => {
+            StoreError::Fatal(_) | StoreError::Fenced(_) => {
                 tracing::error!(%error, "history is not being written");
                 retry_max
             }

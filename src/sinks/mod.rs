@@ -13,7 +13,9 @@
 
 mod health;
 mod history;
+mod note;
 mod parts;
 
 pub use health::SinkHealth;
 pub use history::{HistorySink, Options};
+pub use note::{Note, Noted};

@@ -98,7 +98,7 @@ fn after_power_cuts_every_acknowledged_update_is_counted_exactly_once() {
         });
         server = launch(&disk, &mut random).start();
         let roll = if near_a_roll { " after a roll" } else { "" };
-        settle_and_audit(&mut fleet, &server, &format!("cut {round}, {wait:?}{roll}"));
+        settle_and_audit(&mut fleet, &server, server.place(), &format!("cut {round}, {wait:?}{roll}"));
     }
     println!("{rounds} cuts, {} updates, {} unknown answers", fleet.acknowledged(), fleet.unknown());
     assert!(fleet.unknown() > 0, "no cut hit a call: the load is too small to prove anything");

@@ -11,6 +11,8 @@ mod support;
 mod businesses;
 mod customers;
 mod cuts;
+mod database;
+mod database_faults;
 mod keys;
 mod kills;
 mod readme;

@@ -16,14 +16,15 @@ const FAIL_LIMIT: Duration = Duration::from_secs(10);
 /// A user without rights (`nobody`), as which a start is tried when the test runs as root.
 const NOBODY: u32 = 65_534;
 
-fn fails(launch: &Launch) -> Ended {
+/// Starts it and demands that it gives up by itself.
+pub fn fails(launch: &Launch) -> Ended {
     let ended = launch.spawn().ended_within(FAIL_LIMIT);
     assert!(!ended.status.success(), "started: {}", ended.output);
     ended
 }
 
 /// One sentence, which names what is at fault.
-fn says_in_one_sentence(errors: &str, named: &[&str]) {
+pub fn says_in_one_sentence(errors: &str, named: &[&str]) {
     for word in named {
         assert!(errors.contains(word), "does not name {word}: {errors}");
     }

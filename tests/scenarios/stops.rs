@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::kills::settle_and_audit;
 use super::support::Random;
 use super::support::audit::{Fleet, Habits};
+use super::support::history::Place;
 use super::support::server::{Launch, STOP_LIMIT};
 
 /// One series in three would not be in the store for an hour.
@@ -48,7 +49,7 @@ fn stopped_under_load_it_loses_nothing_and_the_store_is_complete() {
     settle_without_store(&mut fleet, &server.base());
     // Quiet now: the stop flushes the last batch, whatever its interval.
     server.stop();
-    fleet.audit_store(&data_dir, Duration::ZERO);
+    fleet.audit_store(Place::Embedded(&data_dir), Duration::ZERO);
     fleet.demand_nothing_wrong("the store after a stop");
 }
 
@@ -71,7 +72,7 @@ fn another_number_of_workers_reads_the_same_values_from_the_snapshot() {
         fleet.audit_engine(&server.base());
         fleet.demand_nothing_wrong(&format!("read by {workers} workers"));
         fleet.load(&server.base(), || sleep(Duration::from_millis(700)));
-        settle_and_audit(&mut fleet, &server, &format!("{workers} workers"));
+        settle_and_audit(&mut fleet, &server, server.place(), &format!("{workers} workers"));
         server.stop();
     }
 }
@@ -92,7 +93,7 @@ fn a_start_reads_the_snapshot_and_falls_back_from_a_damaged_one() {
     let snapshot = newest_snapshot(&data_dir);
     flip_a_byte_in_the_middle(&snapshot);
     let server = Launch::dev(&data_dir).start();
-    settle_and_audit(&mut fleet, &server, "after the older snapshot");
+    settle_and_audit(&mut fleet, &server, server.place(), "after the older snapshot");
     // Who does not read snapshots does not complain of one.
     let ended = server.stop();
     let name = snapshot.file_name().expect("a file").to_string_lossy();

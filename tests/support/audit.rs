@@ -4,15 +4,15 @@
 //!
 //! Findings are collected, not thrown: a loop that hunts a seeded bug wants to find some.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dataflows::types::{Operation, Tally};
 
 use super::api::{self, Client, Outcome};
+use super::history::{self, Place};
 use super::ledger::{Identity, Kind, Track, Update};
-use super::{Random, history, until};
+use super::{Random, until};
 
 /// How long unknown outcomes may stay unknown while the server is up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
@@ -62,6 +62,12 @@ impl Fleet {
         });
     }
 
+    /// The clients no longer expect a server to remember what they have sent.
+    pub fn forget_repeats(&mut self) {
+        let tracks = self.auditors.iter_mut().flat_map(|auditor| &mut auditor.tracks);
+        tracks.for_each(|track| track.repeats.clear());
+    }
+
     /// Compares what the server at `base` reads with the model. Only after `settle`.
     pub fn audit_engine(&mut self, base: &str) {
         let client = Client::new(base);
@@ -69,9 +75,9 @@ impl Fleet {
     }
 
     /// Compares the store with the model; it has `limit` to catch up. Only after `settle`.
-    pub fn audit_store(&mut self, data_dir: &Path, limit: Duration) {
+    pub fn audit_store(&mut self, place: Place<'_>, limit: Duration) {
         let compare = || {
-            let stored = history::read(data_dir).map_err(|why| vec![why])?;
+            let stored = history::read(place).map_err(|why| vec![why])?;
             let tracks = self.auditors.iter().flat_map(|auditor| &auditor.tracks);
             let findings: Vec<_> =
                 tracks.filter_map(|track| track.judge_stored(stored.get(&track.stored_name()))).collect();

@@ -1,11 +1,13 @@
-//! Reads the embedded store as its users do: `history.db`, table `metrics`, from another process.
+//! Reads the store as its users do: `history.db` or PostgreSQL, table `metrics`, from another process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use dataflows::types::{Amount, Tally};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::postgres::Cluster;
 
 /// (customer id or nothing, metric name).
 pub type Name = (Option<String>, String);
@@ -21,9 +23,57 @@ pub struct Stored {
     pub rows: usize,
 }
 
+/// Where the store of a server is.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// `history.db` of a data directory.
+    Embedded(&'a Path),
+    /// Schema `tracktags` of a PostgreSQL.
+    Postgres(&'a Cluster),
+}
+
 /// All series of the demo business that have rows. The error is one of the store or of its content.
-pub fn read(data_dir: &Path) -> Result<BTreeMap<Name, Stored>, String> {
-    read_rows(data_dir).map_err(|why| format!("history.db: {why}"))
+pub fn read(place: Place<'_>) -> Result<BTreeMap<Name, Stored>, String> {
+    let rows = match place {
+        Place::Embedded(data_dir) => embedded_rows(data_dir).map_err(|why| format!("history.db: {why}"))?,
+        Place::Postgres(cluster) => postgres_rows(cluster).map_err(|why| format!("PostgreSQL: {why}"))?,
+    };
+    let mut series = BTreeMap::new();
+    for [scope, customer_id, metric_name, sum, count, min, max, value] in rows {
+        let amount =
+            |text: &str| text.parse::<Amount>().map_err(|why| format!("{metric_name}: {text}: {why}"));
+        let count = count.parse().map_err(|why| format!("{metric_name}: {count}: {why}"))?;
+        let tally = Tally { sum: amount(&sum)?, count, min: amount(&min)?, max: amount(&max)? };
+        let newest_value = amount(&value)?;
+        let stored = series
+            .entry(((scope == "customer").then_some(customer_id), metric_name))
+            .or_insert(Stored { tally: Tally::EMPTY, newest_value, rows: 0 });
+        *stored = Stored { tally: stored.tally.merge(tally), newest_value, rows: stored.rows + 1 };
+    }
+    Ok(series)
+}
+
+/// Scope, customer, name, sum, count, min, max, value; oldest row of each series first.
+type Columns = [String; 8];
+
+const ROWS: &str = "
+    SELECT scope, COALESCE(customer_id, ''), metric_name, CAST(sum AS TEXT), CAST(count AS TEXT), CAST(min AS TEXT),
+        CAST(max AS TEXT), CAST(value AS TEXT)
+    FROM metrics WHERE business_id = 'biz_demo' ORDER BY series_id, window_start";
+
+fn postgres_rows(cluster: &Cluster) -> Result<Vec<Columns>, ::postgres::Error> {
+    let mut client = cluster.try_connect()?;
+    client.batch_execute("SET search_path = tracktags")?;
+    let rows = client.query(ROWS, &[])?;
+    rows.iter()
+        .map(|row| {
+            let mut columns = Columns::default();
+            for (index, column) in columns.iter_mut().enumerate() {
+                *column = row.try_get(index)?;
+            }
+            Ok(columns)
+        })
+        .collect()
 }
 
 fn open(data_dir: &Path) -> rusqlite::Result<Connection> {
@@ -50,40 +100,15 @@ pub fn customer(data_dir: &Path, customer_id: &str) -> Result<Option<(String, Op
     open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
 }
 
-fn read_rows(data_dir: &Path) -> rusqlite::Result<BTreeMap<Name, Stored>> {
+fn embedded_rows(data_dir: &Path) -> rusqlite::Result<Vec<Columns>> {
     let connection = open(data_dir)?;
-    let mut statement = connection.prepare(
-        "SELECT scope, customer_id, metric_name, sum, count, min, max, value FROM metrics
-         WHERE business_id = 'biz_demo' ORDER BY series_id, window_start",
-    )?;
-    let mut rows = statement.query([])?;
-    let mut series = BTreeMap::new();
-    while let Some(row) = rows.next()? {
-        let customer = match row.get::<_, String>(0)?.as_str() {
-            "customer" => Some(row.get(1)?),
-            _ => None,
-        };
-        let tally = Tally {
-            sum: amount(row, 3)?,
-            count: row.get::<_, i64>(4)? as u64,
-            min: amount(row, 5)?,
-            max: amount(row, 6)?,
-        };
-        let newest_value = amount(row, 7)?;
-        let stored = series.entry((customer, row.get(2)?)).or_insert(Stored {
-            tally: Tally::EMPTY,
-            newest_value,
-            rows: 0,
-        });
-        *stored = Stored { tally: stored.tally.merge(tally), newest_value, rows: stored.rows + 1 };
-    }
-    Ok(series)
-}
-
-/// Amounts are decimal text, never floats.
-fn amount(row: &Row, column: usize) -> rusqlite::Result<Amount> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|why| {
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(why))
-    })
+    let mut statement = connection.prepare(ROWS)?;
+    let rows = statement.query_map([], |row| {
+        let mut columns = Columns::default();
+        for (index, column) in columns.iter_mut().enumerate() {
+            *column = row.get(index)?;
+        }
+        Ok(columns)
+    });
+    rows?.collect()
 }

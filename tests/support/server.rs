@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::history::Place;
 use super::{KEY, until};
 
 /// How long a start may take. Generous: a debug build replays a journal while other tests run.
@@ -65,6 +66,7 @@ impl Launch {
         inherited.for_each(|(name, _)| {
             command.env_remove(name);
         });
+        command.env_remove("DATABASE_URL");
         command.envs(self.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -157,6 +159,11 @@ impl Server {
     /// The data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Where its embedded store is.
+    pub fn place(&self) -> Place<'_> {
+        Place::Embedded(&self.data_dir)
     }
 
     /// Standard output so far.
