@@ -9,6 +9,7 @@
 //! touch the store, whose tables are projections of the same definitions.
 
 mod change;
+mod edit;
 mod key;
 mod registry;
 
@@ -17,9 +18,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use dataflows::types::{
-    ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, SeriesSpec,
-};
+use dataflows::types::{ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -204,39 +203,6 @@ impl Control {
         self.registry().list(filter, after, limit)
     }
 
-    /// Creates a series, or finds it.
-    pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
-        let created = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
-        let handle = self.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
-        Ok(Created { handle, existed: !created })
-    }
-
-    /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
-    /// knows: the caller asks.
-    pub async fn change_series(
-        &self,
-        key: &SeriesKey,
-        spec: SeriesSpec,
-    ) -> Result<SeriesHandle, ControlError> {
-        self.request(Change::ChangeSeries { key: key.clone(), spec }).await?;
-        self.resolve(key).ok_or(ControlError::NoSuchSeries)
-    }
-
-    /// Deletes a series.
-    pub async fn delete_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
-        self.request(Change::DeleteSeries { key: key.clone() }).await.map(drop)
-    }
-
-    /// Starts a new live period of a series.
-    pub async fn cut_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
-        self.request(Change::CutSeries { key: key.clone() }).await.map(drop)
-    }
-
-    /// Remembers that a POST with this body has been recorded as an update of the series.
-    pub async fn record_post(&self, series: SeriesId, body_hash: u128) -> Result<(), ControlError> {
-        self.request(Change::RecordPost { series, body_hash }).await.map(drop)
-    }
-
     /// The customer of that business.
     pub fn customer(&self, business_id: &str, customer_id: &str) -> Option<CustomerRecord> {
         self.registry().customer(business_id, customer_id).cloned()
@@ -252,52 +218,9 @@ impl Control {
         self.registry().customers(business_id, after).take(limit).cloned().collect()
     }
 
-    /// Defines a customer, or defines it anew.
-    pub async fn put_customer(&self, record: CustomerRecord, must_be_new: bool) -> Result<(), ControlError> {
-        self.request(Change::PutCustomer { record, must_be_new }).await.map(drop)
-    }
-
-    /// Deletes a customer with its keys and series.
-    pub async fn delete_customer(&self, business_id: &str, customer_id: &str) -> Result<(), ControlError> {
-        let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
-        self.request(Change::DeleteCustomer { business_id, customer_id }).await.map(drop)
-    }
-
     /// The business of that id.
     pub fn business(&self, business_id: &str) -> Option<Business> {
         self.registry().business(business_id).cloned()
-    }
-
-    /// Defines a business, or defines it anew.
-    pub async fn put_business(&self, business: Business) -> Result<(), ControlError> {
-        self.request(Change::PutBusiness(business)).await.map(drop)
-    }
-
-    /// Deletes a business with its keys, customers and series.
-    pub async fn delete_business(&self, business_id: &str) -> Result<(), ControlError> {
-        self.request(Change::DeleteBusiness { business_id: business_id.to_owned() }).await.map(drop)
-    }
-
-    /// Makes a key: `described` but for its hash. Returns the key, which is nowhere else.
-    pub async fn create_key(&self, described: ApiKey) -> Result<String, ControlError> {
-        let prefix = match described.kind {
-            KeyKind::Business => BUSINESS_PREFIX,
-            KeyKind::Customer { .. } => CUSTOMER_PREFIX,
-        };
-        let key = new_key(prefix).map_err(|_| ControlError::NoRandomness)?;
-        self.request(Change::CreateKey(ApiKey { hash: hash_key(&key), ..described })).await?;
-        Ok(key)
-    }
-
-    /// Deletes a key. It works no more when this returns.
-    pub async fn delete_key(
-        &self,
-        business_id: &str,
-        kind: KeyKind,
-        key_name: &str,
-    ) -> Result<(), ControlError> {
-        let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
-        self.request(Change::DeleteKey { business_id, kind, key_name }).await.map(drop)
     }
 
     /// The active keys of one kind, by name, and when each was last used since the start.
