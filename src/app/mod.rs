@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
 use crate::clock::{Clock, Stamps, SystemClock};
 use crate::config::{Config, Durability};
-use crate::control::{BUSINESS_PREFIX, Change, Control, Registry};
+use crate::control::{BUSINESS_PREFIX, Change, Control, Registry, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, StoredProgress, Ticket, Workers};
 use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
@@ -145,6 +145,7 @@ pub struct Service {
     workers: Workers,
     snapshots: Snapshots,
     history: Arc<SqliteHistory>,
+    vault: Arc<Vault>,
 }
 
 impl Service {
@@ -199,10 +200,23 @@ impl Service {
             stamps,
             keys,
         );
-        signals.attach(shared.clone(), journal.clone());
+        let vault = Arc::new(Vault::new(config.secret_key.as_ref().map(|key| &key.0)));
+        warn_of_unreadable_secrets(&control, &vault);
+        signals.attach(shared.clone(), journal.clone(), control.clone(), vault.clone());
         let snapshots =
             Snapshots::start(config.snapshot_interval, journal.clone(), control.clone(), shared.clone())?;
-        Ok(Service { control, control_thread, admission, shared, journal, sink, workers, snapshots, history })
+        Ok(Service {
+            control,
+            control_thread,
+            admission,
+            shared,
+            journal,
+            sink,
+            workers,
+            snapshots,
+            history,
+            vault,
+        })
     }
 
     /// What the routes need.
@@ -210,6 +224,7 @@ impl Service {
         Rooms {
             control: self.control.clone(),
             admission: self.admission.clone(),
+            vault: self.vault.clone(),
             history: self.history.clone(),
             bounds: crate::admission::parse::series::Bounds {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
@@ -272,6 +287,20 @@ impl Service {
         self.sink.stop();
         self.workers.stop();
     }
+}
+
+/// The service runs without its tenants' secrets; who operates it must know that.
+fn warn_of_unreadable_secrets(control: &Control, vault: &Vault) {
+    let secrets = control.unreadable_secrets(vault);
+    if secrets == 0 {
+        return;
+    }
+    let why = if vault.has_key() { "another key than this one encrypted" } else { "there is no key for" };
+    tracing::warn!(
+        secrets,
+        "{why} secrets of tenants, which cannot be used: start with the TRACKTAGS_SECRET_KEY (or --secret-key) that they \
+         were made with, or set them anew"
+    );
 }
 
 fn admission_options(config: &Config) -> AdmissionOptions {

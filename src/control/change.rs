@@ -1,7 +1,8 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
 use dataflows::types::{
-    ApiKey, Business, Customer, Definition, KeyKind, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
+    ApiKey, Business, Customer, Definition, KeyKind, Micros, RetiredSecret, Sealed, SeriesId, SeriesKey,
+    SeriesRecord, SeriesSpec, StripeKey, Webhook,
 };
 
 use super::key::is_active;
@@ -66,6 +67,24 @@ pub enum Change {
         /// Its name.
         key_name: String,
     },
+    /// Credentials for Stripe.
+    CreateStripeKey(StripeKey),
+    /// The end of credentials for Stripe.
+    DeleteStripeKey {
+        /// Whose.
+        business_id: String,
+        /// Their name.
+        key_name: String,
+    },
+    /// Where a tenant's messages go, with a new secret; the one before signs along for a while.
+    PutWebhook {
+        /// Whose.
+        business_id: String,
+        /// Where to.
+        url: String,
+        /// The new secret.
+        secret: Sealed,
+    },
     /// The end of a customer, its keys and its series.
     DeleteCustomer {
         /// Whose.
@@ -106,11 +125,13 @@ impl Change {
             Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
                 Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
             }
-            Change::PutBusiness(Business { business_id, .. }) | Change::DeleteBusiness { business_id } => {
-                Subject::Business(business_id.clone())
-            }
-            Change::CreateKey(key) => Subject::Keys(key.business_id.clone()),
-            Change::DeleteKey { business_id, .. } => Subject::Keys(business_id.clone()),
+            Change::PutBusiness(Business { business_id, .. })
+            | Change::DeleteBusiness { business_id }
+            | Change::PutWebhook { business_id, .. } => Subject::Business(business_id.clone()),
+            Change::CreateKey(ApiKey { business_id, .. })
+            | Change::DeleteKey { business_id, .. }
+            | Change::CreateStripeKey(StripeKey { business_id, .. })
+            | Change::DeleteStripeKey { business_id, .. } => Subject::Keys(business_id.clone()),
             Change::DeleteCustomer { business_id, customer_id } => {
                 Subject::Customer(business_id.clone(), customer_id.clone())
             }
@@ -139,6 +160,7 @@ impl Change {
             Change::CreateSeries { key, .. } if live(&key).is_ok() => Vec::new(),
             Change::CreateSeries { key, spec } => {
                 registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
+                signable(registry, &key, &spec)?;
                 if let Some(customer_id) = &key.customer_id {
                     registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
                 }
@@ -147,6 +169,7 @@ impl Change {
                 vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })]
             }
             Change::ChangeSeries { key, spec } => {
+                signable(registry, &key, &spec)?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
@@ -172,6 +195,14 @@ impl Change {
                 let key = registry.keys(&business_id, now).find(known).ok_or(ControlError::NoSuchKey)?;
                 vec![Definition::KeyEnded { hash: key.hash }]
             }
+            Change::CreateStripeKey(key) => create_stripe_key(registry, key)?,
+            Change::DeleteStripeKey { business_id, key_name } => {
+                registry.secrets().stripe_key(&business_id, &key_name).ok_or(ControlError::NoSuchKey)?;
+                vec![Definition::StripeKeyEnded { business_id, key_name }]
+            }
+            Change::PutWebhook { business_id, url, secret } => {
+                put_webhook(registry, business_id, url, secret, now)?
+            }
             Change::Define(definitions) => definitions,
         })
     }
@@ -195,6 +226,47 @@ fn create_key(registry: &Registry, key: ApiKey, now: Micros) -> Result<Vec<Defin
     }
     let ended = known.map(|known| Definition::KeyEnded { hash: known.hash });
     Ok(ended.into_iter().chain([Definition::KeyPut(key)]).collect())
+}
+
+fn create_stripe_key(registry: &Registry, key: StripeKey) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
+    if registry.secrets().stripe_key(&key.business_id, &key.key_name).is_some() {
+        return Err(ControlError::KeyExists);
+    }
+    if registry.secrets().stripe_keys(&key.business_id).count() >= KEYS_MAX {
+        return Err(ControlError::KeyLimit);
+    }
+    Ok(vec![Definition::StripeKeyPut(key)])
+}
+
+/// How long a webhook secret that was replaced signs along.
+const SIGNS_ALONG_MICROS: i64 = 24 * 3_600 * Micros::PER_SECOND;
+/// Secrets that sign along; beyond, the oldest stops early: a message carries a signature for each.
+const RETIRED_MAX: usize = 4;
+
+fn put_webhook(
+    registry: &Registry,
+    business_id: String,
+    url: String,
+    secret: Sealed,
+    now: Micros,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+    let known = registry.secrets().webhook(&business_id).into_iter();
+    let retired = known.flat_map(|known| {
+        let last =
+            RetiredSecret { secret: known.secret.clone(), ends_at: Micros(now.0 + SIGNS_ALONG_MICROS) };
+        let older = known.retired.iter().filter(|retired| now < retired.ends_at).cloned();
+        std::iter::once(last).chain(older)
+    });
+    let retired = retired.take(RETIRED_MAX).collect();
+    Ok(vec![Definition::WebhookPut(Webhook { business_id, url, secret, created_at: now, retired })])
+}
+
+/// Messages of a series are signed with the secret of its business.
+fn signable(registry: &Registry, key: &SeriesKey, spec: &SeriesSpec) -> Result<(), ControlError> {
+    let is_signed = spec.webhook_url.is_none() || registry.secrets().webhook(&key.business_id).is_some();
+    if is_signed { Ok(()) } else { Err(ControlError::NoWebhookSecret) }
 }
 
 fn put_customer(

@@ -1,6 +1,8 @@
 //! The changes that routes ask for, one method each: a `Change` through the control thread, and what comes of it.
 
-use dataflows::types::{ApiKey, Business, KeyKind, SeriesId, SeriesKey, SeriesSpec};
+use dataflows::types::{
+    ApiKey, Business, KeyKind, Sealed, SeriesId, SeriesKey, SeriesSpec, StripeKey, Webhook,
+};
 
 use super::{
     BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, SeriesHandle,
@@ -82,5 +84,28 @@ impl Control {
     ) -> Result<(), ControlError> {
         let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
         self.request(Change::DeleteKey { business_id, kind, key_name }).await.map(drop)
+    }
+
+    /// Makes credentials for Stripe.
+    pub async fn create_stripe_key(&self, key: StripeKey) -> Result<(), ControlError> {
+        self.request(Change::CreateStripeKey(key)).await.map(drop)
+    }
+
+    /// Deletes credentials for Stripe.
+    pub async fn delete_stripe_key(&self, business_id: &str, key_name: &str) -> Result<(), ControlError> {
+        let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
+        self.request(Change::DeleteStripeKey { business_id, key_name }).await.map(drop)
+    }
+
+    /// Says where a business's messages go, and what they are signed with from now on.
+    pub async fn put_webhook(
+        &self,
+        business_id: &str,
+        url: String,
+        secret: Sealed,
+    ) -> Result<Webhook, ControlError> {
+        let change = Change::PutWebhook { business_id: business_id.to_owned(), url, secret };
+        self.request(change).await?;
+        self.webhook(business_id).ok_or(ControlError::NoSuchBusiness)
     }
 }

@@ -5,7 +5,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use dataflows::types::{ApiKey, KeyKind, Micros, Scopes};
+
+use super::vault::Plaintext;
 
 /// How keys that act for a business begin.
 pub const BUSINESS_PREFIX: &str = "tk_live_";
@@ -27,6 +31,14 @@ pub fn new_key(prefix: &str) -> std::io::Result<String> {
         write!(key, "{byte:02x}").expect("writing to a string cannot fail");
     }
     Ok(key)
+}
+
+/// A new secret for signatures of webhooks, in the notation of Standard Webhooks (<https://www.standardwebhooks.com>):
+/// `whsec_` and 32 random bytes in base64. An error if the machine has no randomness.
+pub fn new_webhook_secret() -> std::io::Result<Plaintext> {
+    let mut random = [0u8; 32];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    Ok(Plaintext(format!("whsec_{}", BASE64.encode(random))))
 }
 
 /// What is kept of a key.

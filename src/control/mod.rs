@@ -12,13 +12,17 @@ mod change;
 mod edit;
 mod key;
 mod registry;
+mod secrets;
+mod vault;
 
 use std::collections::HashSet;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use dataflows::types::{ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey};
+use dataflows::types::{
+    ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, StripeKey, Webhook,
+};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -26,8 +30,12 @@ use crate::clock::Stamps;
 use crate::journal::Rejected;
 
 pub use change::Change;
-pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key};
+pub use key::{
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_webhook_secret,
+};
 pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
+pub use secrets::Secrets;
+pub use vault::{OpenError, Owner, Plaintext, Purpose, SealError, Vault};
 
 /// Definition requests that may wait; more are `Overloaded`.
 const REQUESTS_MAX: usize = 4_096;
@@ -63,6 +71,11 @@ pub enum ControlError {
     /// There is a customer of that id already.
     #[error("there is a customer of that id already")]
     CustomerExists,
+    /// The business has no webhook secret to sign messages with.
+    #[error(
+        "a webhook_url needs the business's webhook secret: PUT /api/v1/businesses/{{business_id}}/webhook makes one"
+    )]
+    NoWebhookSecret,
     /// What decides how updates count cannot change under updates.
     #[error("{field} cannot be changed once the series has updates")]
     Fixed {
@@ -235,6 +248,26 @@ impl Control {
             (key, last_used_at)
         };
         keys.into_iter().map(used).collect()
+    }
+
+    /// The credentials of a business for Stripe, by name.
+    pub fn list_stripe_keys(&self, business_id: &str) -> Vec<StripeKey> {
+        self.registry().secrets().stripe_keys(business_id).cloned().collect()
+    }
+
+    /// The credentials of that name for Stripe.
+    pub fn stripe_key(&self, business_id: &str, key_name: &str) -> Option<StripeKey> {
+        self.registry().secrets().stripe_key(business_id, key_name).cloned()
+    }
+
+    /// The webhook of a business, if it has set one.
+    pub fn webhook(&self, business_id: &str) -> Option<Webhook> {
+        self.registry().secrets().webhook(business_id).cloned()
+    }
+
+    /// How many secrets this vault cannot read.
+    pub fn unreadable_secrets(&self, vault: &Vault) -> usize {
+        self.registry().secrets().current().filter(|sealed| !vault.has_sealed(sealed)).count()
     }
 
     /// The moment of an answer.

@@ -24,6 +24,7 @@ pub mod routes;
 pub mod serve;
 mod service;
 mod socket;
+mod webhooks;
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,7 +41,7 @@ use warp::path::FullPath;
 use crate::admission::parse::series::Bounds;
 use crate::admission::{Admission, parse::names};
 use crate::clock::{Clock, SystemClock};
-use crate::control::{Control, Principal};
+use crate::control::{Control, Principal, Vault};
 use crate::store::History;
 use auth::Access;
 use error::{ApiError, Title};
@@ -70,6 +71,8 @@ pub struct Rooms {
     pub control: Control,
     /// Updates and readings.
     pub admission: Admission,
+    /// What secrets are encrypted with.
+    pub vault: Arc<Vault>,
     /// Rows in the store.
     pub history: Arc<dyn History>,
     /// What definitions may ask for.
@@ -247,6 +250,7 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::BusinessRead => businesses::read(backend.rooms()?, call),
         Endpoint::BusinessChange => Box::pin(businesses::change(backend.rooms()?, call)).await,
         Endpoint::BusinessDelete => Box::pin(businesses::delete(backend.rooms()?, call)).await,
+        Endpoint::WebhookPut => Box::pin(webhooks::put(backend.rooms()?, call)).await,
         Endpoint::KeyCreate => Box::pin(keys::create(backend.rooms()?, call)).await,
         Endpoint::KeyList => keys::list(backend.rooms()?, call),
         Endpoint::KeyRead => keys::read(backend.rooms()?, call),

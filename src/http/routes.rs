@@ -43,6 +43,7 @@ pub enum Endpoint {
     BusinessRead,
     BusinessChange,
     BusinessDelete,
+    WebhookPut,
     KeyCreate,
     KeyList,
     KeyRead,
@@ -85,6 +86,7 @@ const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: boo
 const BUSINESSES: &str = "/api/v1/businesses";
 const BUSINESS: &str = "/api/v1/businesses/{business_id}";
 const BUSINESS_CUSTOMERS: &str = "/api/v1/businesses/{business_id}/customers";
+const WEBHOOK: &str = "/api/v1/businesses/{business_id}/webhook";
 const KEYS: &str = "/api/v1/businesses/{business_id}/keys";
 const KEY: &str = "/api/v1/businesses/{business_id}/keys/{key_type}/{key_name}";
 const CUSTOMER_KEYS: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys";
@@ -96,7 +98,7 @@ const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 28] = [
+pub static ROUTES: [Route; 29] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -162,6 +164,7 @@ pub static ROUTES: [Route; 28] = [
     admin(Method::PUT, BUSINESS, Endpoint::BusinessChange, true),
     admin(Method::DELETE, BUSINESS, Endpoint::BusinessDelete, false),
     tenant(Method::POST, BUSINESS_CUSTOMERS, Endpoint::CustomerCreate, true),
+    tenant(Method::PUT, WEBHOOK, Endpoint::WebhookPut, true),
     tenant(Method::POST, KEYS, Endpoint::KeyCreate, true),
     tenant(Method::GET, KEYS, Endpoint::KeyList, false),
     tenant(Method::GET, KEY, Endpoint::KeyRead, false),

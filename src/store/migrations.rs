@@ -25,6 +25,7 @@ pub(super) const SQLITE: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0002_customers.sql"),
     },
     Migration { version: 3, name: "keys", sql: include_str!("../../migrations/sqlite/0003_keys.sql") },
+    Migration { version: 4, name: "secrets", sql: include_str!("../../migrations/sqlite/0004_secrets.sql") },
 ];
 
 impl Migration {

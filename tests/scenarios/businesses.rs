@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::support::SECRET_KEY;
 use super::support::api::{Client, Outcome, amount, count, text};
 use super::support::history;
 use super::support::server::{Launch, Server};
@@ -21,7 +22,8 @@ pub struct Admin {
 impl Admin {
     /// Starts a server.
     pub fn start(data_dir: &Path) -> Admin {
-        let server = Launch::dev(data_dir).workers(2).start();
+        let launch = Launch::dev(data_dir).workers(2).environment("TRACKTAGS_SECRET_KEY", SECRET_KEY);
+        let server = launch.start();
         let client = Client::new(&server.base());
         let key = fs::read_to_string(data_dir.join("admin-key")).expect("the admin key is kept");
         Admin { server, client, key: key.trim().to_owned() }

@@ -14,6 +14,7 @@ mod cuts;
 mod keys;
 mod kills;
 mod readme;
+mod secrets;
 mod seed;
 mod starts;
 mod stops;

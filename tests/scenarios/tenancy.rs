@@ -62,6 +62,7 @@ impl Names<'_> {
             Endpoint::CustomerPut => r#"{"name": "Changed"}"#.to_owned(),
             Endpoint::BusinessCreate => r#"{"business_name": "N", "email": "n@example.com"}"#.to_owned(),
             Endpoint::BusinessChange => r#"{"email": "changed@example.com"}"#.to_owned(),
+            Endpoint::WebhookPut => r#"{"url": "https://example.com/hook"}"#.to_owned(),
             Endpoint::KeyCreate => r#"{"key_type": "business", "key_name": "new"}"#.to_owned(),
             Endpoint::CustomerKeyCreate => r#"{"key_type": "customer_api", "key_name": "new-c"}"#.to_owned(),
             Endpoint::Health
@@ -86,7 +87,9 @@ impl Names<'_> {
     }
 
     fn call(&self, client: &Client, route: &Route) -> Outcome {
-        client.call(route.method.as_str(), &self.path(route), &[], &self.body(route.endpoint))
+        // Who is refused before the body is read may find the connection closed: the next request opens its own.
+        let headers = [("connection", "close")];
+        client.call(route.method.as_str(), &self.path(route), &headers, &self.body(route.endpoint))
     }
 }
 

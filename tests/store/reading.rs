@@ -2,7 +2,8 @@
 
 use dataflows::types::{
     Action, Amount, ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, LiveState,
-    MetricType, Micros, Operator, Scopes, SeriesId, SeriesSpec, Span, StripeIntegration, Tally,
+    MetricType, Micros, Operator, RetiredSecret, Scopes, Sealed, SeriesId, SeriesSpec, Span,
+    StripeIntegration, StripeKey, Tally, Webhook,
 };
 use tracktags::store::{ALL_SERIES, History, HistoryQuery, SqliteHistory, Store, StoreError};
 
@@ -132,7 +133,14 @@ fn definitions_are_tables() {
                 customer_name: "Gone".into(),
                 created_at: T0,
             }),
+            stripe_key("biz_2", "live"),
+            webhook("biz_2", &[]),
             Definition::BusinessDeleted { business_id: "biz_2".into() },
+            stripe_key("biz_1", "live"),
+            stripe_key("biz_1", "ended"),
+            Definition::StripeKeyEnded { business_id: business_id.clone(), key_name: "ended".into() },
+            webhook("biz_1", &[]),
+            webhook("biz_1", &[60]),
             key("main", KeyKind::Business, Scopes::ALL, Some(at(60))),
             key("theirs", of_customer, reading, None),
             key("gone", KeyKind::Business, Scopes::ALL, None),
@@ -158,6 +166,10 @@ fn definitions_are_tables() {
             format!("biz_1|theirs|customer_api|cust_1|{}|read|-|{t0}", hash(b't')),
         ]
     );
+    assert_eq!(database.lines("SELECT * FROM stripe_keys"), [format!("biz_1|live|AQI=|Aw==|{t0}")]);
+    let retired = r#"[{"ends_at":"2026-11-24T06:01:00.000000Z","secret":"BQ=="}]"#;
+    let webhook = format!("biz_1|https://example.test/hook|BA==|{t0}|{retired}");
+    assert_eq!(database.lines("SELECT * FROM webhooks"), [webhook]);
     assert_eq!(
         database.lines("SELECT * FROM series"),
         [format!(
@@ -166,6 +178,28 @@ fn definitions_are_tables() {
              \"price_id\":\"price_1\",\"scale\":null}}|{{\"a\":1}}|{t0}"
         )]
     );
+}
+
+fn stripe_key(business_id: &str, key_name: &str) -> Definition {
+    Definition::StripeKeyPut(StripeKey {
+        business_id: business_id.into(),
+        key_name: key_name.into(),
+        secret_key: Sealed(vec![1, 2]),
+        webhook_secret: Sealed(vec![3]),
+        created_at: T0,
+    })
+}
+
+/// A webhook with retired secrets that end so many seconds after T0.
+fn webhook(business_id: &str, retired: &[u64]) -> Definition {
+    let retired = retired.iter().map(|&end| RetiredSecret { secret: Sealed(vec![5]), ends_at: at(end) });
+    Definition::WebhookPut(Webhook {
+        business_id: business_id.into(),
+        url: "https://example.test/hook".into(),
+        secret: Sealed(vec![4]),
+        created_at: T0,
+        retired: retired.collect(),
+    })
 }
 
 /// A description in which every field differs from the default.
