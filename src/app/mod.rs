@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
 use crate::clock::{Clock, Stamps, SystemClock};
 use crate::config::{Config, Durability};
-use crate::control::{BUSINESS_PREFIX, Change, Control, Registry, Vault};
+use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, StoredProgress, Ticket, Workers};
 use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
@@ -242,7 +242,7 @@ impl Service {
             forgetful.map(|handle| Definition::SeriesCut { series: handle.series }).collect()
         };
         if !cuts.is_empty() {
-            self.control.request(Change::Define(cuts)).await?;
+            self.control.by(Origin::SERVER).define(cuts).await?;
         }
         Ok(())
     }
@@ -252,7 +252,7 @@ impl Service {
         let key = keys::kept(&config.data_dir, "dev-key", config.dev_key.as_ref(), BUSINESS_PREFIX)?;
         let missing = demo_definitions(&self.control.registry(), &key, self.admission.now());
         if !missing.is_empty() {
-            self.control.request(Change::Define(missing)).await?;
+            self.control.by(Origin::SERVER).define(missing).await?;
         }
         let url = format!("http://{address}/api/v1/metrics");
         let headers = format!("-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'");

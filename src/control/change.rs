@@ -19,7 +19,7 @@ pub enum Change {
         spec: SeriesSpec,
     },
     /// Another description.
-    ChangeSeries {
+    DescribeSeries {
         /// The name.
         key: SeriesKey,
         /// The new description.
@@ -118,7 +118,7 @@ impl Change {
     pub fn subject(&self) -> Subject {
         match self {
             Change::CreateSeries { key, .. }
-            | Change::ChangeSeries { key, .. }
+            | Change::DescribeSeries { key, .. }
             | Change::DeleteSeries { key }
             | Change::CutSeries { key } => Subject::Name(key.clone()),
             Change::RecordPost { series, .. } => Subject::Series(*series),
@@ -168,7 +168,7 @@ impl Change {
                 next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
                 vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })]
             }
-            Change::ChangeSeries { key, spec } => {
+            Change::DescribeSeries { key, spec } => {
                 signable(registry, &key, &spec)?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }

@@ -1,19 +1,42 @@
-//! The changes that routes ask for, one method each: a `Change` through the control thread, and what comes of it.
+//! The changes that somebody asks for, one method each: a `Change` through the control thread, and what comes of it. There is
+//! no way to one without saying who it is.
 
 use dataflows::types::{
-    ApiKey, Business, KeyKind, Sealed, SeriesId, SeriesKey, SeriesSpec, StripeKey, Webhook,
+    ApiKey, Business, Definition, KeyKind, Sealed, SeriesId, SeriesKey, SeriesSpec, StripeKey, Webhook,
 };
 
 use super::{
-    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, SeriesHandle,
-    hash_key, new_key,
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, Origin,
+    SeriesHandle, hash_key, new_key,
 };
 
+/// The changes, as somebody makes them.
+pub struct Edits<'a> {
+    control: &'a Control,
+    origin: Origin,
+}
+
 impl Control {
+    /// The changes, as made by this one.
+    pub fn by(&self, origin: Origin) -> Edits<'_> {
+        Edits { control: self, origin }
+    }
+}
+
+impl Edits<'_> {
+    async fn request(&self, change: Change) -> Result<bool, ControlError> {
+        self.control.request(change, self.origin.clone()).await
+    }
+
+    /// Definitions that the service itself makes at a start.
+    pub async fn define(&self, definitions: Vec<Definition>) -> Result<(), ControlError> {
+        self.request(Change::Define(definitions)).await.map(drop)
+    }
+
     /// Creates a series, or finds it.
     pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
         let created = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
-        let handle = self.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
+        let handle = self.control.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
         Ok(Created { handle, existed: !created })
     }
 
@@ -24,8 +47,8 @@ impl Control {
         key: &SeriesKey,
         spec: SeriesSpec,
     ) -> Result<SeriesHandle, ControlError> {
-        self.request(Change::ChangeSeries { key: key.clone(), spec }).await?;
-        self.resolve(key).ok_or(ControlError::NoSuchSeries)
+        self.request(Change::DescribeSeries { key: key.clone(), spec }).await?;
+        self.control.resolve(key).ok_or(ControlError::NoSuchSeries)
     }
 
     /// Deletes a series.
@@ -106,6 +129,6 @@ impl Control {
     ) -> Result<Webhook, ControlError> {
         let change = Change::PutWebhook { business_id: business_id.to_owned(), url, secret };
         self.request(change).await?;
-        self.webhook(business_id).ok_or(ControlError::NoSuchBusiness)
+        self.control.webhook(business_id).ok_or(ControlError::NoSuchBusiness)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use dataflows::types::{ApiKey, KeyKind, Micros, Scopes};
+use dataflows::types::{Actor, ApiKey, KeyKind, Micros, Scopes};
 
 use super::vault::Plaintext;
 
@@ -59,6 +59,8 @@ pub struct Principal {
     pub key_name: Arc<str>,
     /// When the key stops working.
     pub expires_at: Option<Micros>,
+    /// Whether it is the admin key, acting for the business.
+    pub is_admin: bool,
 }
 
 impl Principal {
@@ -70,7 +72,20 @@ impl Principal {
             scopes: Scopes::ALL,
             key_name: "admin".into(),
             expires_at: None,
+            is_admin: true,
         }
+    }
+
+    /// Who the audit log says it was.
+    pub fn actor(&self) -> Actor {
+        if self.is_admin {
+            return Actor::Admin;
+        }
+        let kind = match &self.customer_id {
+            None => KeyKind::Business,
+            Some(customer_id) => KeyKind::Customer { customer_id: customer_id.as_ref().to_owned() },
+        };
+        Actor::Key { kind, key_name: self.key_name.as_ref().to_owned() }
     }
 }
 
@@ -101,6 +116,7 @@ impl Credential {
             scopes: key.scopes,
             key_name: key.key_name.as_str().into(),
             expires_at: key.expires_at,
+            is_admin: false,
         };
         Credential { key, principal, last_used_at: AtomicI64::new(NEVER_USED) }
     }

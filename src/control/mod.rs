@@ -8,6 +8,7 @@
 //! always stands at a position of the journal. Reads go straight to it. What this room does not do: keep updates, or
 //! touch the store, whose tables are projections of the same definitions.
 
+mod audit;
 mod change;
 mod edit;
 mod key;
@@ -29,7 +30,9 @@ use tokio::sync::oneshot;
 use crate::clock::Stamps;
 use crate::journal::Rejected;
 
-pub use change::Change;
+pub use audit::Origin;
+use change::Change;
+pub use edit::Edits;
 pub use key::{
     BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_webhook_secret,
 };
@@ -128,6 +131,7 @@ pub struct Created {
 
 struct Request {
     change: Change,
+    origin: Origin,
     /// Whether anything was changed.
     reply: oneshot::Sender<Result<bool, ControlError>>,
 }
@@ -276,12 +280,12 @@ impl Control {
     }
 
     /// One change, through the control thread; whether anything was changed.
-    pub async fn request(&self, change: Change) -> Result<bool, ControlError> {
+    async fn request(&self, change: Change, origin: Origin) -> Result<bool, ControlError> {
         let (reply, answer) = oneshot::channel();
         {
             let requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
             let requests = requests.as_ref().ok_or(ControlError::Draining)?;
-            requests.try_send(Request { change, reply }).map_err(|error| match error {
+            requests.try_send(Request { change, origin, reply }).map_err(|error| match error {
                 TrySendError::Full(_) => ControlError::Overloaded,
                 TrySendError::Disconnected(_) => ControlError::Draining,
             })?;
@@ -332,9 +336,11 @@ impl Thread {
                     deferred.push(request);
                 } else {
                     is_closed = alone;
-                    match request.change.decide(&registry, &mut next_series, self.stamps.now()) {
-                        Ok(mut decided) if !decided.is_empty() => {
-                            definitions.append(&mut decided);
+                    let now = self.stamps.now();
+                    let entries = audit::entries(&request.change, &registry, &request.origin, now);
+                    match request.change.decide(&registry, &mut next_series, now) {
+                        Ok(decided) if !decided.is_empty() => {
+                            definitions.extend(decided.into_iter().chain(entries));
                             replies.push(request.reply);
                         }
                         Ok(_) => drop(request.reply.send(Ok(false))),

@@ -277,7 +277,7 @@ impl From<StoreError> for ApiError {
         tracing::warn!(%error, "the store could not answer");
         match error {
             StoreError::Unavailable(_) | StoreError::Ambiguous(_) => {
-                ApiError::unavailable("store_unavailable", "the store is not available")
+                ApiError::unavailable("database_unavailable", "the database is not available")
             }
             StoreError::Fatal(_) => {
                 ApiError::internal("store_failed", "the store cannot be read", Outcome::Rejected)

@@ -11,7 +11,7 @@ use super::auth::{lacks, no_such_customer};
 use super::error::{ApiError, Title};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms};
-use crate::admission::parse::key::{BUSINESS, CUSTOMER, KeyBody, NewKey, NewStripeKey, STRIPE};
+use crate::admission::parse::key::{BUSINESS, CUSTOMER, KeyBody, NewKey, NewStripeKey, STRIPE, type_of};
 use crate::admission::parse::{Fault, names};
 use crate::control::{ControlError, Owner, Purpose};
 
@@ -45,7 +45,7 @@ async fn make_stripe(rooms: &Rooms, call: &Call<'_>, new: NewStripeKey) -> Resul
         key_name: new.key_name,
         created_at: rooms.control.now(),
     };
-    rooms.control.create_stripe_key(key.clone()).await?;
+    rooms.control.by(call.origin()).create_stripe_key(key.clone()).await?;
     let json = describe_stripe(Json::object().set("status", "created"), &key);
     Ok(Reply::json(StatusCode::CREATED, json))
 }
@@ -89,7 +89,7 @@ async fn make(
         expires_at: new.expires_at,
         created_at: now,
     };
-    let key = rooms.control.create_key(described.clone()).await?;
+    let key = rooms.control.by(call.origin()).create_key(described.clone()).await?;
     let json = Json::object().set("status", "created").set("api_key", key);
     Ok(Reply::json(StatusCode::CREATED, describe(json, &described).set("warnings", warnings)))
 }
@@ -142,7 +142,7 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     match named {
         Named::Own(name) => end(rooms, call, KeyKind::Business, &name).await,
         Named::Stripe(name) => {
-            rooms.control.delete_stripe_key(&caller.business_id, &name).await?;
+            rooms.control.by(call.origin()).delete_stripe_key(&caller.business_id, &name).await?;
             Ok(ended(STRIPE, &name))
         }
     }
@@ -156,7 +156,7 @@ pub(super) async fn delete_of_customer(rooms: &Rooms, call: &Call<'_>) -> Result
 
 async fn end(rooms: &Rooms, call: &Call<'_>, kind: KeyKind, key_name: &str) -> Result<Reply, ApiError> {
     let key_type = type_of(&kind);
-    rooms.control.delete_key(&call.caller().business_id, kind, key_name).await?;
+    rooms.control.by(call.origin()).delete_key(&call.caller().business_id, kind, key_name).await?;
     Ok(ended(key_type, key_name))
 }
 
@@ -195,13 +195,6 @@ fn of_customer(rooms: &Rooms, call: &Call<'_>) -> Result<KeyKind, ApiError> {
     let customer_id = names::id("customer_id", parameter(call, 1))?;
     let exists = rooms.control.customer_exists(&call.caller().business_id, &customer_id);
     if exists { Ok(KeyKind::Customer { customer_id }) } else { Err(no_such_customer()) }
-}
-
-fn type_of(kind: &KeyKind) -> &'static str {
-    match kind {
-        KeyKind::Business => BUSINESS,
-        KeyKind::Customer { .. } => CUSTOMER,
-    }
 }
 
 /// `last_used_at` is since the start of the process.

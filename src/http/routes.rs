@@ -56,6 +56,8 @@ pub enum Endpoint {
     CustomerPut,
     CustomerRead,
     CustomerDelete,
+    AuditList,
+    AuditListOwn,
 }
 
 const SERIES: &[&str] = &["scope", "customer_id"];
@@ -98,7 +100,7 @@ const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 29] = [
+pub static ROUTES: [Route; 31] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -210,6 +212,22 @@ pub static ROUTES: [Route; 29] = [
         endpoint: Endpoint::CustomerDelete,
         access: MANAGES,
         query: &[],
+        json: false,
+    },
+    Route {
+        method: Method::GET,
+        path: "/admin/v1/audit-logs",
+        endpoint: Endpoint::AuditList,
+        access: Access::Admin,
+        query: &["business_id", "limit", "cursor"],
+        json: false,
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/audit-logs",
+        endpoint: Endpoint::AuditListOwn,
+        access: TENANT_READS,
+        query: &["limit", "cursor"],
         json: false,
     },
 ];

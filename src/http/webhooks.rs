@@ -18,7 +18,7 @@ pub(super) async fn put(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErro
     let secret = new_webhook_secret().map_err(|_| ControlError::NoRandomness)?;
     let owner = Owner { business_id, purpose: Purpose::WebhookSecret, name: "" };
     let sealed = rooms.vault.seal(&owner, &secret)?;
-    let webhook = rooms.control.put_webhook(business_id, url.clone(), sealed).await?;
+    let webhook = rooms.control.by(call.origin()).put_webhook(business_id, url.clone(), sealed).await?;
     let json = Json::object()
         .set("status", "updated")
         .set("business_id", business_id)

@@ -26,6 +26,7 @@ pub(super) const SQLITE: &[Migration] = &[
     },
     Migration { version: 3, name: "keys", sql: include_str!("../../migrations/sqlite/0003_keys.sql") },
     Migration { version: 4, name: "secrets", sql: include_str!("../../migrations/sqlite/0004_secrets.sql") },
+    Migration { version: 5, name: "audit", sql: include_str!("../../migrations/sqlite/0005_audit.sql") },
 ];
 
 impl Migration {

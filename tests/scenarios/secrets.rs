@@ -116,7 +116,8 @@ fn secrets_are_encrypted_wherever_they_lie_and_shown_by_nothing() {
     ));
     said += &body_of(client.post(KEYS, &format!(r#"{{"key_type": "{STRIPE_SECRET}", "key_name": "b"}}"#)));
     said += &body_of(client.put(WEBHOOK, &format!(r#"{{"url": "https://{STRIPE_SECRET}:x@example.com"}}"#)));
-    let everything = ["/metrics", "/readyz", KEYS, LIVE, "/api/v1/metrics", "/api/v1/customers"];
+    let everything =
+        ["/metrics", "/readyz", KEYS, LIVE, "/api/v1/metrics", "/api/v1/customers", "/api/v1/audit-logs"];
     let all = |client: &Client| everything.map(|path| body_of(client.get(path))).concat();
     said += &all(&client);
 

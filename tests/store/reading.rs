@@ -1,11 +1,13 @@
 //! What readers see: pages of history, the projection of definitions, the view of current usage.
 
 use dataflows::types::{
-    Action, Amount, ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, LiveState,
-    MetricType, Micros, Operator, RetiredSecret, Scopes, Sealed, SeriesId, SeriesSpec, Span,
-    StripeIntegration, StripeKey, Tally, Webhook,
+    Action, Actor, Amount, ApiKey, AuditEntry, Business, Customer, CustomerDetails, Definition, KeyKind,
+    Limit, LiveState, MetricType, Micros, Operator, RetiredSecret, Scopes, Sealed, SeriesId, SeriesSpec,
+    Span, StripeIntegration, StripeKey, Tally, Webhook,
 };
-use tracktags::store::{ALL_SERIES, History, HistoryQuery, SqliteHistory, Store, StoreError};
+use tracktags::store::{
+    ALL_SERIES, AuditQuery, History, HistoryQuery, Part, SqliteHistory, Store, StoreError,
+};
 
 use super::support::*;
 
@@ -178,6 +180,55 @@ fn definitions_are_tables() {
              \"price_id\":\"price_1\",\"scale\":null}}|{{\"a\":1}}|{t0}"
         )]
     );
+}
+
+#[test]
+fn the_audit_log_is_read_newest_first_and_a_repetition_changes_nothing() {
+    let database = Database::new();
+    let mut store = database.store();
+    let entry = |business_id: &str, action: &str, actor: Actor| AuditEntry {
+        at: T0,
+        actor,
+        action: action.into(),
+        business_id: business_id.into(),
+        subject: "s".into(),
+        request_id: (action == "two").then(|| "req_1".into()),
+    };
+    let kind = KeyKind::Customer { customer_id: "c".into() };
+    let one = entry("biz_1", "one", Actor::Key { kind: KeyKind::Business, key_name: "k".into() });
+    let two = entry("biz_2", "two", Actor::Key { kind, key_name: "k".into() });
+    let (three, four) = (entry("biz_1", "three", Actor::Admin), entry("biz_1", "four", Actor::Server));
+    let told = |entry: &AuditEntry| Definition::Audited(entry.clone());
+    define(&mut store, 1, vec![created(1), told(&one), created(2), told(&two)]);
+    define(&mut store, 2, vec![told(&three)]);
+    let history = SqliteHistory::new(database.path());
+    let page = |business_id: Option<&str>, before, limit| {
+        let query = AuditQuery { business_id: business_id.map(str::to_owned), before, limit };
+        let rows = history.audit(&query).expect("readable").into_iter();
+        rows.map(|row| (row.epoch, row.index, row.entry)).collect::<Vec<_>>()
+    };
+    let all = [(2, 0, three), (1, 3, two), (1, 1, one)];
+    assert_eq!(page(None, None, 10), all);
+    assert_eq!(page(None, Some((2, 0)), 10), all[1..]);
+    assert_eq!(page(None, Some((1, 3)), 1), all[2..]);
+    assert_eq!(page(Some("biz_1"), None, 10), [all[0].clone(), all[2].clone()]);
+    assert_eq!(page(Some("biz_1"), Some((2, 0)), 1), all[2..]);
+    assert_eq!(page(Some("biz_3"), None, 10), []);
+    // As if the store had been given back its past: the same epochs come again.
+    database
+        .sql()
+        .execute_batch("UPDATE sink_progress SET upper = 0 WHERE class = 'definitions'")
+        .expect("set");
+    let [last, second, first] = all.each_ref().map(|(_, _, entry)| told(entry));
+    let again = [(1, created(1)), (1, first), (1, created(2)), (1, second), (2, last)];
+    let part = Part { journal_id: JOURNAL, definitions: &again, rows: None };
+    store.commit(&part).expect("committed again, in one part");
+    assert_eq!(page(None, None, 10), all);
+    define(&mut store, 3, vec![told(&four)]);
+    assert_eq!(page(None, None, 1), [(3, 0, four)]);
+    let nowhere = SqliteHistory::new(database.path().with_extension("none"));
+    let query = AuditQuery { business_id: None, before: None, limit: 1 };
+    assert!(matches!(nowhere.audit(&query), Err(StoreError::Unavailable(_))));
 }
 
 fn stripe_key(business_id: &str, key_name: &str) -> Definition {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, Limit, MetricType, Micros, Operation, SeriesId, SeriesKey, Shape, Span, StripeKey, Webhook,
+    Amount, AuditEntry, Limit, MetricType, Micros, Operation, SeriesId, SeriesKey, Shape, Span, StripeKey,
+    Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -87,6 +88,8 @@ pub enum Definition {
     },
     /// Where a tenant's messages go and what they are signed with.
     WebhookPut(Webhook),
+    /// Who made the definitions before it, in the same epoch. Changes nothing itself.
+    Audited(AuditEntry),
 }
 
 /// A tenant.

@@ -2,9 +2,10 @@
 //!
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
 //! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
-//! `secret` what of a tenant's is encrypted.
+//! `secret` what of a tenant's is encrypted, `audit` who changed what.
 //! Nothing here computes more than a conversion.
 
+mod audit;
 mod definition;
 pub mod packed;
 mod secret;
@@ -15,6 +16,7 @@ mod work;
 pub use crate::amount::{Amount, AmountError};
 pub use crate::tally::{Reading, Tally};
 pub use crate::window::{Span, Window};
+pub use audit::{Actor, AuditEntry};
 pub use definition::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec,
     StripeIntegration,

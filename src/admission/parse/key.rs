@@ -1,7 +1,7 @@
 //! `POST .../keys`: what a new key shall be. Keys of this service are made here and have no credentials; what is called
 //! a key of type `stripe` are a tenant's credentials there.
 
-use dataflows::types::{Micros, Scopes};
+use dataflows::types::{KeyKind, Micros, Scopes};
 
 use super::object::{Object, Schema, Value};
 use super::{Fault, names};
@@ -25,6 +25,14 @@ pub const BUSINESS: &str = "business";
 pub const CUSTOMER: &str = "customer_api";
 /// `key_type` of a business's credentials for Stripe.
 pub const STRIPE: &str = "stripe";
+
+/// `key_type` of a key of this service.
+pub fn type_of(kind: &KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Business => BUSINESS,
+        KeyKind::Customer { .. } => CUSTOMER,
+    }
+}
 
 /// What a body that may ask for a key of a business asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

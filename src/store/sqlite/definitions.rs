@@ -3,7 +3,7 @@
 //! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
 //! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
 //! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
-//! encrypted.
+//! encrypted. Entries of the audit log are in `audit`, since their place in the journal is their key.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -60,7 +60,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             params![business_id, key_name],
         ),
         Definition::WebhookPut(webhook) => put_webhook(&run, webhook),
-        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => Ok(()),
+        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
     }
 }
 

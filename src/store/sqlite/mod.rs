@@ -7,6 +7,7 @@
 //! behind is rolled back by SQLite itself. A COMMIT that failed for anything but a lock is ambiguous: its frames may be
 //! in the WAL and a later recovery may find them whole.
 
+mod audit;
 mod definitions;
 mod history;
 mod rows;
@@ -16,7 +17,7 @@ pub use history::SqliteHistory;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dataflows::types::{Epoch, SeriesId, Span};
+use dataflows::types::{Definition, Epoch, SeriesId, Span};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::migrations::{self, Migration};
@@ -151,8 +152,15 @@ fn claim(transaction: &Transaction<'_>, journal_id: &str) -> Result<(), StoreErr
 fn apply(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<()> {
     let done = progress_of(transaction, DEFINITIONS)?.map_or(0, |(epoch, _)| epoch);
     let new = &part.definitions[part.definitions.partition_point(|(epoch, _)| *epoch <= done)..];
-    for (_, definition) in new {
-        definitions::project(transaction, definition)?;
+    let (mut current, mut index) = (0, 0);
+    for (epoch, definition) in new {
+        // Epochs come whole: a definition has the same place in its epoch each time it comes.
+        index = if *epoch == current { index + 1 } else { 0 };
+        current = *epoch;
+        match definition {
+            Definition::Audited(entry) => audit::put(transaction, *epoch, index, entry)?,
+            definition => definitions::project(transaction, definition)?,
+        }
     }
     if let Some((epoch, _)) = new.last() {
         put_progress(transaction, DEFINITIONS, *epoch, super::ALL_SERIES)?;
