@@ -2,8 +2,8 @@
 //!
 //! | action | subject |
 //! |---|---|
-//! | `series.create` `series.change` `series.delete` `series.reset` | `metric`, of a customer `customer/metric` |
-//! | `customer.create` `customer.change` `customer.delete` | customer |
+//! | `series.create` `series.change` `series.delete` | `metric`, of a customer `customer/metric` |
+//! | `customer.create` `customer.change` `customer.delete` `billing.reset` | customer |
 //! | `business.create` `business.change` `business.delete` | business |
 //! | `key.create` `key.delete` | `business/name`, `customer_api/customer/name`, `stripe/name` |
 //! | `webhook.rotate` | `webhook` |
@@ -66,7 +66,9 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
         Change::CreateSeries { key, .. } => ("series.create", &key.business_id, series(key)),
         Change::DescribeSeries { key, .. } => ("series.change", &key.business_id, series(key)),
         Change::DeleteSeries { key } => ("series.delete", &key.business_id, series(key)),
-        Change::CutSeries { key } => ("series.reset", &key.business_id, series(key)),
+        Change::ResetBilling { business_id, customer_id } => {
+            ("billing.reset", business_id, customer_id.clone())
+        }
         Change::PutCustomer { record, must_be_new } => {
             let action = if *must_be_new { "customer.create" } else { "customer.change" };
             (action, &record.customer.business_id, record.customer.customer_id.clone())

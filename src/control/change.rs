@@ -1,8 +1,8 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
 use dataflows::types::{
-    ApiKey, Business, Customer, Definition, KeyKind, Micros, RetiredSecret, Sealed, SeriesId, SeriesKey,
-    SeriesRecord, SeriesSpec, StripeKey, Webhook,
+    ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, RetiredSecret, Sealed, SeriesId,
+    SeriesKey, SeriesRecord, SeriesSpec, StripeKey, Webhook,
 };
 
 use super::key::is_active;
@@ -30,10 +30,12 @@ pub enum Change {
         /// The name.
         key: SeriesKey,
     },
-    /// A new live period.
-    CutSeries {
-        /// The name.
-        key: SeriesKey,
+    /// A new live period of every series that a customer is billed by.
+    ResetBilling {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        customer_id: String,
     },
     /// The initial value of a repeated POST has been recorded.
     RecordPost {
@@ -119,8 +121,7 @@ impl Change {
         match self {
             Change::CreateSeries { key, .. }
             | Change::DescribeSeries { key, .. }
-            | Change::DeleteSeries { key }
-            | Change::CutSeries { key } => Subject::Name(key.clone()),
+            | Change::DeleteSeries { key } => Subject::Name(key.clone()),
             Change::RecordPost { series, .. } => Subject::Series(*series),
             Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
                 Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
@@ -132,7 +133,8 @@ impl Change {
             | Change::DeleteKey { business_id, .. }
             | Change::CreateStripeKey(StripeKey { business_id, .. })
             | Change::DeleteStripeKey { business_id, .. } => Subject::Keys(business_id.clone()),
-            Change::DeleteCustomer { business_id, customer_id } => {
+            Change::DeleteCustomer { business_id, customer_id }
+            | Change::ResetBilling { business_id, customer_id } => {
                 Subject::Customer(business_id.clone(), customer_id.clone())
             }
             Change::Define(_) => Subject::Service,
@@ -141,7 +143,13 @@ impl Change {
 
     /// Whether it needs an epoch of its own, because it is about more than its subject.
     pub fn stands_alone(&self) -> bool {
-        matches!(self, Change::DeleteCustomer { .. } | Change::DeleteBusiness { .. } | Change::Define(_))
+        matches!(
+            self,
+            Change::DeleteCustomer { .. }
+                | Change::DeleteBusiness { .. }
+                | Change::ResetBilling { .. }
+                | Change::Define(_)
+        )
     }
 
     /// The definitions that make the change; none if everything is so already. New series are numbered from
@@ -157,23 +165,15 @@ impl Change {
             found.map(|handle| handle.series).ok_or(ControlError::NoSuchSeries)
         };
         Ok(match self {
-            Change::CreateSeries { key, .. } if live(&key).is_ok() => Vec::new(),
-            Change::CreateSeries { key, spec } => {
-                registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
-                signable(registry, &key, &spec)?;
-                if let Some(customer_id) = &key.customer_id {
-                    registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
-                }
-                let series = *next_series;
-                next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
-                vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })]
-            }
+            Change::CreateSeries { key, spec } => create_series(registry, key, spec, next_series, now)?,
             Change::DescribeSeries { key, spec } => {
                 signable(registry, &key, &spec)?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
-            Change::CutSeries { key } => vec![Definition::SeriesCut { series: live(&key)? }],
+            Change::ResetBilling { business_id, customer_id } => {
+                reset_billing(registry, business_id, customer_id)?
+            }
             Change::RecordPost { series, body_hash } if !registry.post_recorded(series, body_hash) => {
                 vec![Definition::PostRecorded { series, body_hash }]
             }
@@ -206,6 +206,26 @@ impl Change {
             Change::Define(definitions) => definitions,
         })
     }
+}
+
+fn create_series(
+    registry: &Registry,
+    key: SeriesKey,
+    spec: SeriesSpec,
+    next_series: &mut SeriesId,
+    now: Micros,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
+    if let Some(customer_id) = &key.customer_id {
+        registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
+    }
+    signable(registry, &key, &spec)?;
+    if registry.find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).is_some() {
+        return Ok(Vec::new());
+    }
+    let series = *next_series;
+    next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
+    Ok(vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })])
 }
 
 /// Active keys of one kind that a business, or a customer, may have: two, so that one can replace the other.
@@ -296,14 +316,76 @@ fn delete_customer(
     customer_id: String,
 ) -> Result<Vec<Definition>, ControlError> {
     registry.customer(&business_id, &customer_id).ok_or(ControlError::NoSuchCustomer)?;
-    let (of_business, of_customer) = (business_id.clone(), Some(customer_id.clone()));
-    let filter =
-        SeriesFilter { business_id: of_business, customer_id: of_customer, ..SeriesFilter::default() };
+    let filter = of_customer(business_id.clone(), customer_id.clone());
     Ok(deleted(registry, &filter).chain([Definition::CustomerDeleted { business_id, customer_id }]).collect())
+}
+
+/// What a customer is billed by are its `stripe_billing` series; once there are plans, the series of its plan's limits too.
+fn reset_billing(
+    registry: &Registry,
+    business_id: String,
+    customer_id: String,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+    registry.customer(&business_id, &customer_id).ok_or(ControlError::NoSuchCustomer)?;
+    let series = registry.list(&of_customer(business_id, customer_id), None, usize::MAX).into_iter();
+    let billed = series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling);
+    Ok(billed.map(|handle| Definition::SeriesCut { series: handle.series }).collect())
+}
+
+fn of_customer(business_id: String, customer_id: String) -> SeriesFilter {
+    SeriesFilter { business_id, customer_id: Some(customer_id), ..SeriesFilter::default() }
 }
 
 /// The end of the series that the filter shows.
 fn deleted(registry: &Registry, filter: &SeriesFilter) -> impl Iterator<Item = Definition> {
     let series = registry.list(filter, None, usize::MAX).into_iter();
     series.map(|handle| Definition::SeriesDeleted { series: handle.series })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600 * Micros::PER_SECOND;
+
+    /// A registry with one business.
+    fn registry() -> Registry {
+        let mut registry = Registry::new(1, 0);
+        registry.apply(&Definition::BusinessPut(Business {
+            business_id: "biz_1".to_owned(),
+            business_name: "B".to_owned(),
+            email: "b".to_owned(),
+            created_at: Micros(0),
+        }));
+        registry
+    }
+
+    /// Rotates the webhook secret at an hour; what signs along then, as (secret, hour of its end).
+    fn rotate(registry: &mut Registry, secret: u8, hour: i64) -> Vec<(u8, i64)> {
+        let change = Change::PutWebhook {
+            business_id: "biz_1".to_owned(),
+            url: "https://example.com".to_owned(),
+            secret: Sealed(vec![secret]),
+        };
+        let decided = change.decide(registry, &mut SeriesId(1), Micros(hour * HOUR)).expect("decided");
+        for definition in &decided {
+            registry.apply(definition);
+        }
+        let webhook = registry.secrets().webhook("biz_1").expect("it is there");
+        assert_eq!(webhook.secret, Sealed(vec![secret]));
+        webhook.retired.iter().map(|retired| (retired.secret.0[0], retired.ends_at.0 / HOUR)).collect()
+    }
+
+    #[test]
+    fn a_replaced_webhook_secret_signs_along_for_a_day_and_not_too_many_do() {
+        let registry = &mut registry();
+        assert_eq!(rotate(registry, 1, 0), []);
+        assert_eq!(rotate(registry, 2, 1), [(1, 25)]);
+        assert_eq!(rotate(registry, 3, 24), [(2, 48), (1, 25)]);
+        assert_eq!(rotate(registry, 4, 25), [(3, 49), (2, 48)], "the first has ended");
+        assert_eq!(rotate(registry, 5, 26), [(4, 50), (3, 49), (2, 48)]);
+        assert_eq!(rotate(registry, 6, 26), [(5, 50), (4, 50), (3, 49), (2, 48)]);
+        assert_eq!(rotate(registry, 7, 27), [(6, 51), (5, 50), (4, 50), (3, 49)], "more than four");
+    }
 }

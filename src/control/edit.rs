@@ -24,7 +24,8 @@ impl Control {
 }
 
 impl Edits<'_> {
-    async fn request(&self, change: Change) -> Result<bool, ControlError> {
+    /// How many definitions the change took; 0 if everything is so already.
+    async fn request(&self, change: Change) -> Result<usize, ControlError> {
         self.control.request(change, self.origin.clone()).await
     }
 
@@ -35,9 +36,9 @@ impl Edits<'_> {
 
     /// Creates a series, or finds it.
     pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
-        let created = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
+        let made = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
         let handle = self.control.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
-        Ok(Created { handle, existed: !created })
+        Ok(Created { handle, existed: made == 0 })
     }
 
     /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
@@ -56,9 +57,10 @@ impl Edits<'_> {
         self.request(Change::DeleteSeries { key: key.clone() }).await.map(drop)
     }
 
-    /// Starts a new live period of a series.
-    pub async fn cut_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
-        self.request(Change::CutSeries { key: key.clone() }).await.map(drop)
+    /// Starts a new live period of every series that a customer is billed by; how many there are.
+    pub async fn reset_billing(&self, business_id: &str, customer_id: &str) -> Result<usize, ControlError> {
+        let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
+        self.request(Change::ResetBilling { business_id, customer_id }).await
     }
 
     /// Remembers that a POST with this body has been recorded as an update of the series.

@@ -132,8 +132,8 @@ pub struct Created {
 struct Request {
     change: Change,
     origin: Origin,
-    /// Whether anything was changed.
-    reply: oneshot::Sender<Result<bool, ControlError>>,
+    /// How many definitions it took.
+    reply: oneshot::Sender<Result<usize, ControlError>>,
 }
 
 /// The handle that routes hold. Cheap to clone.
@@ -279,8 +279,8 @@ impl Control {
         self.0.stamps.now()
     }
 
-    /// One change, through the control thread; whether anything was changed.
-    async fn request(&self, change: Change, origin: Origin) -> Result<bool, ControlError> {
+    /// One change, through the control thread; how many definitions it took, 0 if everything is so already.
+    async fn request(&self, change: Change, origin: Origin) -> Result<usize, ControlError> {
         let (reply, answer) = oneshot::channel();
         {
             let requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -340,19 +340,19 @@ impl Thread {
                     let entries = audit::entries(&request.change, &registry, &request.origin, now);
                     match request.change.decide(&registry, &mut next_series, now) {
                         Ok(decided) if !decided.is_empty() => {
+                            replies.push((request.reply, decided.len()));
                             definitions.extend(decided.into_iter().chain(entries));
-                            replies.push(request.reply);
                         }
-                        Ok(_) => drop(request.reply.send(Ok(false))),
+                        Ok(_) => drop(request.reply.send(Ok(0))),
                         Err(error) => drop(request.reply.send(Err(error))),
                     }
                 }
             }
         }
         if !replies.is_empty() {
-            let outcome = self.journal(definitions).map(|_| true);
-            for reply in replies {
-                let _ = reply.send(outcome);
+            let outcome = self.journal(definitions);
+            for (reply, count) in replies {
+                let _ = reply.send(outcome.map(|_| count));
             }
         }
         deferred

@@ -53,8 +53,7 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
 
 /// The business of the path.
 fn named(rooms: &Rooms, call: &Call<'_>) -> Result<Business, ApiError> {
-    let business_id = call.parameters.first().expect("the patterns of these routes have a parameter");
-    Ok(rooms.control.business(business_id).ok_or(ControlError::NoSuchBusiness)?)
+    Ok(rooms.control.business(call.parameter(0)).ok_or(ControlError::NoSuchBusiness)?)
 }
 
 fn describe(into: Json, business: &Business) -> Json {

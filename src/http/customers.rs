@@ -98,10 +98,22 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     Ok(Reply::json(StatusCode::OK, json))
 }
 
+/// `POST /admin/v1/customers/{business_id}/{customer_id}/reset-billing`: a new live period begins for every series that the
+/// customer is billed by, at one moment. What was counted before stays in the old one, and rows stay.
+pub(super) async fn reset_billing(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let (business_id, customer_id) = (call.parameter(0), names::id("customer_id", call.parameter(1))?);
+    let series = rooms.control.by(call.origin()).reset_billing(business_id, &customer_id).await?;
+    let json = Json::object()
+        .set("status", "success")
+        .set("business_id", business_id)
+        .set("customer_id", customer_id)
+        .set("series", series as u64);
+    Ok(Reply::json(StatusCode::OK, json))
+}
+
 /// The id of the path.
 fn named(call: &Call<'_>) -> Result<String, ApiError> {
-    let customer_id = call.parameters.first().expect("the patterns of these routes have a parameter");
-    Ok(names::id("customer_id", customer_id)?)
+    Ok(names::id("customer_id", call.parameter(0))?)
 }
 
 fn describe(into: Json, record: &CustomerRecord) -> Json {

@@ -151,7 +151,7 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
 /// `DELETE /api/v1/businesses/{business_id}/customers/{customer_id}/keys/{key_name}`.
 pub(super) async fn delete_of_customer(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let kind = of_customer(rooms, call)?;
-    end(rooms, call, kind, &names::id("key_name", parameter(call, 2))?).await
+    end(rooms, call, kind, &names::id("key_name", call.parameter(2))?).await
 }
 
 async fn end(rooms: &Rooms, call: &Call<'_>, kind: KeyKind, key_name: &str) -> Result<Reply, ApiError> {
@@ -165,10 +165,6 @@ fn ended(key_type: &str, key_name: &str) -> Reply {
     Reply::json(StatusCode::OK, json)
 }
 
-fn parameter<'a>(call: &'a Call<'_>, at: usize) -> &'a str {
-    call.parameters.get(at).expect("the patterns of these routes have so many parameters")
-}
-
 /// A key that a path names by type and name.
 enum Named {
     /// One of this service, of the business.
@@ -178,8 +174,8 @@ enum Named {
 }
 
 fn named(call: &Call<'_>) -> Result<Named, ApiError> {
-    let key_name = names::id("key_name", parameter(call, 2));
-    match parameter(call, 1) {
+    let key_name = names::id("key_name", call.parameter(2));
+    match call.parameter(1) {
         BUSINESS => Ok(Named::Own(key_name?)),
         STRIPE => Ok(Named::Stripe(key_name?)),
         _ => {
@@ -192,7 +188,7 @@ fn named(call: &Call<'_>) -> Result<Named, ApiError> {
 
 /// The kind of the keys of the customer in the path.
 fn of_customer(rooms: &Rooms, call: &Call<'_>) -> Result<KeyKind, ApiError> {
-    let customer_id = names::id("customer_id", parameter(call, 1))?;
+    let customer_id = names::id("customer_id", call.parameter(1))?;
     let exists = rooms.control.customer_exists(&call.caller().business_id, &customer_id);
     if exists { Ok(KeyKind::Customer { customer_id }) } else { Err(no_such_customer()) }
 }

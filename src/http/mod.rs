@@ -142,7 +142,12 @@ impl Call<'_> {
 
     /// The `{metric_name}` of the path, decoded, not yet checked.
     fn metric_name(&self) -> &str {
-        self.parameters.first().expect("the patterns of these routes have a parameter")
+        self.parameter(0)
+    }
+
+    /// A parameter of the path, decoded, not yet checked.
+    fn parameter(&self, at: usize) -> &str {
+        self.parameters.get(at).expect("the patterns of these routes have so many parameters")
     }
 
     fn idempotency_key(&self) -> Result<Option<String>, ApiError> {
@@ -269,6 +274,7 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::CustomerKeyCreate => Box::pin(keys::create_for_customer(backend.rooms()?, call)).await,
         Endpoint::CustomerKeyList => keys::list_of_customer(backend.rooms()?, call),
         Endpoint::CustomerKeyDelete => Box::pin(keys::delete_of_customer(backend.rooms()?, call)).await,
+        Endpoint::BillingReset => Box::pin(customers::reset_billing(backend.rooms()?, call)).await,
         Endpoint::AuditList => Box::pin(audit::list(backend.rooms()?, call)).await,
         Endpoint::AuditListOwn => Box::pin(audit::list_own(backend.rooms()?, call)).await,
         Endpoint::CustomerCreate => Box::pin(customers::create(backend.rooms()?, call)).await,

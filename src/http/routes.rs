@@ -56,6 +56,7 @@ pub enum Endpoint {
     CustomerPut,
     CustomerRead,
     CustomerDelete,
+    BillingReset,
     AuditList,
     AuditListOwn,
 }
@@ -97,10 +98,11 @@ const METRICS: &str = "/api/v1/metrics";
 const METRIC: &str = "/api/v1/metrics/{metric_name}";
 const CUSTOMERS: &str = "/api/v1/customers";
 const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
+const BILLING_RESET: &str = "/admin/v1/customers/{business_id}/{customer_id}/reset-billing";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 31] = [
+pub static ROUTES: [Route; 32] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -214,6 +216,7 @@ pub static ROUTES: [Route; 31] = [
         query: &[],
         json: false,
     },
+    admin(Method::POST, BILLING_RESET, Endpoint::BillingReset, false),
     Route {
         method: Method::GET,
         path: "/admin/v1/audit-logs",

@@ -29,6 +29,16 @@ impl Admin {
         Admin { server, client, key: key.trim().to_owned() }
     }
 
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// SIGTERM, and the end of it.
+    pub fn stop(self) {
+        self.server.stop();
+    }
+
     /// One request with the admin key alone.
     pub fn call(&self, method: &str, path: &str, body: &str) -> Outcome {
         self.client.with_key("none").call(method, path, &[("x-admin-key", &self.key)], body)
@@ -69,7 +79,7 @@ fn two_businesses_do_not_see_each_other_and_one_ends_alone() {
     b.post(&foreign, r#"{"customer_id": "x", "name": "X"}"#).refused(404, "business_not_found");
 
     // A crash, then one of them ends.
-    admin.server.kill();
+    admin.kill();
     let admin = Admin::start(&data_dir);
     let [a, b] = [&tenants[0].1, &tenants[1].1].map(|key| admin.client.with_key(key));
     assert_eq!(amount(&a.get(CALLS).body(), "current_value"), "1".parse().ok());
@@ -89,7 +99,7 @@ fn two_businesses_do_not_see_each_other_and_one_ends_alone() {
     assert_eq!(count(&b.get("/api/v1/metrics").body(), "count"), Some(2));
 
     // What is gone is gone for the snapshot of the stop and for the next start, too.
-    admin.server.stop();
+    admin.stop();
     assert_eq!(history::series(&data_dir), Ok(2), "the series of the other one");
     let admin = Admin::start(&data_dir);
     admin.client.with_key(&tenants[0].1).get(CALLS).refused(401, "unauthorized");

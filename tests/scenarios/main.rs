@@ -9,6 +9,7 @@
 mod support;
 
 mod audit;
+mod billing;
 mod businesses;
 mod customers;
 mod cuts;

@@ -24,6 +24,7 @@ const STRIPE_WEBHOOK: &str = "whsec_canaryCANARYzyxwvutsrq987654321";
 
 fn start(data_dir: &Path, secret_key: Option<&str>) -> (Server, Client) {
     let launch = Launch::dev(data_dir).workers(1).with(&["--segment-bytes", "1MiB"]);
+    let launch = launch.environment("TRACKTAGS_LOG", "trace");
     let server = match secret_key {
         Some(key) => launch.environment("TRACKTAGS_SECRET_KEY", key).start(),
         None => launch.start(),
@@ -207,6 +208,7 @@ fn a_webhook_url_needs_the_secret_of_the_business_which_each_put_makes_anew() {
     let patch = r#"{"webhook_url": "https://example.com/series"}"#;
     let patched = |client: &Client| client.call("PATCH", "/api/v1/metrics/other", &[], patch);
     patched(&client).refused(422, "webhook_secret_missing");
+    client.post("/api/v1/metrics", &series.replace("calls", "other")).refused(422, "webhook_secret_missing");
     let long = format!("https://example.com/{}", "x".repeat(2_048));
     for url in ["", "ftp://example.com", "https://u:p@example.com", "//example.com", &long] {
         client.put(WEBHOOK, &format!(r#"{{"url": "{url}"}}"#)).refused(400, "invalid_url");

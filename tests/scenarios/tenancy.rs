@@ -83,6 +83,7 @@ impl Names<'_> {
             | Endpoint::CustomerList
             | Endpoint::CustomerRead
             | Endpoint::CustomerDelete
+            | Endpoint::BillingReset
             | Endpoint::AuditList
             | Endpoint::AuditListOwn => String::new(),
         }
