@@ -10,8 +10,8 @@ use super::error::ApiError;
 use super::history::from_store;
 use super::reply::{Json, Reply};
 use super::{Call, Rooms};
-use crate::admission::parse::Fault;
 use crate::admission::parse::key::type_of;
+use crate::admission::parse::{Fault, names};
 use crate::store::{AuditQuery, AuditRow};
 
 /// Entries on a page if the request names no number.
@@ -21,7 +21,8 @@ const LIMIT_MAX: usize = 1_000;
 
 /// `GET /admin/v1/audit-logs`: of all businesses, or of one, which may have been deleted.
 pub(super) async fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
-    page(rooms, call, call.query.get("business_id").map(str::to_owned)).await
+    let business_id = call.query.get("business_id").map(|text| names::id("business_id", text));
+    page(rooms, call, business_id.transpose()?).await
 }
 
 /// `GET /api/v1/audit-logs`: of the caller's business.

@@ -123,6 +123,7 @@ fn every_change_has_one_entry_and_each_business_reads_its_own() {
     assert_eq!(lines(&of_one("biz_absent")), [""; 0]);
     own.get(&format!("{OWN}?business_id={foreign_id}")).refused(400, "unknown_parameter");
     own.get(&format!("{OWN}?cursor=1")).refused(400, "invalid_cursor");
+    admin.call("GET", &format!("{ALL}?business_id=%00"), "").refused(400, "invalid_id");
     own.get(ALL).refused(401, "unauthorized");
 
     // A business that is gone has left its log.
