@@ -21,7 +21,7 @@ use dataflows::types::{
 use tracktags::app::{Service, Signals, journal_options};
 use tracktags::clock::{Clock, Stamps, SystemClock};
 use tracktags::config::{Config, Options};
-use tracktags::control::Change;
+use tracktags::control::Origin;
 use tracktags::journal::{self, Append, Durable, Follower, JournalError, Kind, Position};
 use tracktags::sinks::SinkHealth;
 
@@ -72,10 +72,10 @@ fn define_series(config: &Config) {
         created_at: Micros(0),
     };
     runtime.block_on(async {
-        control.request(Change::Define(vec![Definition::BusinessPut(business)])).await.expect("defined");
+        control.by(Origin::SERVER).define(vec![Definition::BusinessPut(business)]).await.expect("defined");
         for first in (1..=SERIES).step_by(10_000) {
             let definitions = (first..first + 10_000).map(record).collect();
-            control.request(Change::Define(definitions)).await.expect("defined");
+            control.by(Origin::SERVER).define(definitions).await.expect("defined");
         }
     });
     while health.definitions_waiting() > 0 {

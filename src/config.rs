@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -25,6 +27,10 @@ pub struct Period(pub Duration);
 /// A secret that no message shows.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(pub String);
+
+/// What secrets are encrypted with. No message shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretKey(pub [u8; 32]);
 
 /// When an update counts as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -100,6 +106,10 @@ pub struct Options {
     /// Take the schema over from another TrackTags that is still active; that one then writes no more
     #[arg(long, env = "TRACKTAGS_TAKE_OVER", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub take_over: Option<bool>,
+    /// What credentials and webhook secrets are encrypted with: 32 random bytes as 64 hexadecimal digits or base64
+    /// [default: none, such secrets are refused]
+    #[arg(long, env = "TRACKTAGS_SECRET_KEY", value_name = "KEY", hide_env_values = true)]
+    pub secret_key: Option<Secret>,
     /// A demo business with a customer and a key, printed at each start
     #[arg(long, env = "TRACKTAGS_DEV", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub dev: Option<bool>,
@@ -156,6 +166,7 @@ pub struct Config {
     pub database_url: Option<Secret>,
     pub database_schema: String,
     pub take_over: bool,
+    pub secret_key: Option<SecretKey>,
     pub dev: bool,
     pub dev_key: Option<Secret>,
     pub segment_bytes: u64,
@@ -203,6 +214,7 @@ impl Options {
             database_url,
             database_schema,
             take_over,
+            secret_key,
             dev,
             dev_key,
             segment_bytes,
@@ -241,6 +253,7 @@ impl Options {
             database_url: self.database_url.filter(|Secret(url)| !url.is_empty()),
             database_schema: self.database_schema.unwrap_or_else(|| "tracktags".into()),
             take_over: self.take_over.unwrap_or(false),
+            secret_key: self.secret_key.map(|Secret(text)| secret_key(&text)).transpose()?,
             dev: self.dev.unwrap_or(false),
             dev_key: self.dev_key,
             segment_bytes: self.segment_bytes.map_or(64 * MIB, |bytes| bytes.0),
@@ -306,6 +319,26 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// 32 bytes in hexadecimal or in base64.
+fn secret_key(text: &str) -> Result<SecretKey, ConfigError> {
+    let hex = || -> Option<Vec<u8>> {
+        let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+        Some(
+            digits?
+                .chunks(2)
+                .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit as u8))
+                .collect(),
+        )
+    };
+    let bytes = if text.len() == 64 { hex() } else { BASE64.decode(text).ok() };
+    bytes.and_then(|bytes| bytes.try_into().ok()).map(SecretKey).ok_or_else(|| ConfigError::Invalid {
+        option: "--secret-key",
+        value: "not usable".to_owned(),
+        rule: "it must be 32 bytes as 64 hexadecimal digits or as base64; `openssl rand -hex 32` makes one"
+            .to_owned(),
+    })
 }
 
 fn require(
@@ -403,6 +436,12 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(a secret)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,11 +455,37 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_key_is_32_bytes_in_hexadecimal_or_base64() {
+        let hex = "00ff".repeat(16);
+        let key = SecretKey([[0x00, 0xff]; 16].concat().try_into().expect("32 bytes"));
+        let base64 = BASE64.encode(key.0);
+        for text in [hex.as_str(), &hex.to_uppercase(), &base64] {
+            assert_eq!(secret_key(text).ok().as_ref(), Some(&key), "{text}");
+        }
+        let options: Options = toml::from_str(&format!("secret-key = \"{hex}\"")).expect("valid TOML");
+        let shown = format!("{options:?} {:?}", options.clone().check().expect("valid"));
+        assert!(!shown.contains("00ff") && !shown.contains("255"), "{shown}");
+        for text in [
+            "",
+            &hex[1..],
+            &hex[2..],
+            &format!("{}g", &hex[1..]),
+            &format!("{hex}00"),
+            &base64[1..],
+            &"é".repeat(32),
+        ] {
+            let error = secret_key(text).expect_err(text).to_string();
+            assert!(error.contains("openssl rand -hex 32") && !error.contains("ff00"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         for (text, option) in [
             ("workers = 0", "--workers"),
             ("segment-bytes = \"1KiB\"", "--segment-bytes"),
             ("dev-key = \"short\"", "--dev-key"),
+            ("secret-key = \"short\"", "--secret-key"),
             ("dedup-horizon = \"1m\"", "--dedup-horizon"),
             ("max-event-age = \"72h\"", "--max-event-age"),
         ] {

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
 use crate::clock::{Clock, Stamps, SystemClock};
 use crate::config::{Config, Durability, Secret};
-use crate::control::{BUSINESS_PREFIX, Change, Control, Registry};
+use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
 use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
@@ -152,6 +152,7 @@ pub struct Service {
     workers: Workers,
     snapshots: Snapshots,
     history: Arc<dyn History>,
+    vault: Arc<Vault>,
 }
 
 impl Service {
@@ -211,10 +212,23 @@ impl Service {
             // What came from the database is this journal's own from here on.
             engine::take_snapshot(&journal, &control, &shared)?;
         }
-        signals.attach(shared.clone(), journal.clone());
+        let vault = Arc::new(Vault::new(config.secret_key.as_ref().map(|key| &key.0)));
+        warn_of_unreadable_secrets(&control, &vault);
+        signals.attach(shared.clone(), journal.clone(), control.clone(), vault.clone());
         let snapshots =
             Snapshots::start(config.snapshot_interval, journal.clone(), control.clone(), shared.clone())?;
-        Ok(Service { control, control_thread, admission, shared, journal, sink, workers, snapshots, history })
+        Ok(Service {
+            control,
+            control_thread,
+            admission,
+            shared,
+            journal,
+            sink,
+            workers,
+            snapshots,
+            history,
+            vault,
+        })
     }
 
     /// What the routes need.
@@ -222,6 +236,7 @@ impl Service {
         Rooms {
             control: self.control.clone(),
             admission: self.admission.clone(),
+            vault: self.vault.clone(),
             history: self.history.clone(),
             bounds: crate::admission::parse::series::Bounds {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
@@ -239,7 +254,7 @@ impl Service {
             forgetful.map(|handle| Definition::SeriesCut { series: handle.series }).collect()
         };
         if !cuts.is_empty() {
-            self.control.request(Change::Define(cuts)).await?;
+            self.control.by(Origin::SERVER).define(cuts).await?;
         }
         Ok(())
     }
@@ -249,7 +264,7 @@ impl Service {
         let key = keys::kept(&config.data_dir, "dev-key", config.dev_key.as_ref(), BUSINESS_PREFIX)?;
         let missing = demo_definitions(&self.control.registry(), &key, self.admission.now());
         if !missing.is_empty() {
-            self.control.request(Change::Define(missing)).await?;
+            self.control.by(Origin::SERVER).define(missing).await?;
         }
         let url = format!("http://{address}/api/v1/metrics");
         let headers = format!("-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'");
@@ -284,6 +299,20 @@ impl Service {
         self.sink.stop();
         self.workers.stop();
     }
+}
+
+/// The service runs without its tenants' secrets; who operates it must know that.
+fn warn_of_unreadable_secrets(control: &Control, vault: &Vault) {
+    let secrets = control.unreadable_secrets(vault);
+    if secrets == 0 {
+        return;
+    }
+    let why = if vault.has_key() { "another key than this one encrypted" } else { "there is no key for" };
+    tracing::warn!(
+        secrets,
+        "{why} secrets of tenants, which cannot be used: start with the TRACKTAGS_SECRET_KEY (or --secret-key) that they \
+         were made with, or set them anew"
+    );
 }
 
 fn admission_options(config: &Config) -> AdmissionOptions {

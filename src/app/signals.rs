@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::control::{Control, Vault};
 use crate::engine::{Shared, Ticket};
 use crate::http::{self, Readiness};
 use crate::journal::{Journal, Observe};
@@ -21,7 +22,14 @@ pub struct Signals {
     health: Arc<SinkHealth>,
     telemetry: Telemetry,
     stage: AtomicU8,
-    rooms: OnceLock<(Arc<Shared>, Journal<Ticket>)>,
+    rooms: OnceLock<Rooms>,
+}
+
+struct Rooms {
+    shared: Arc<Shared>,
+    journal: Journal<Ticket>,
+    control: Control,
+    vault: Arc<Vault>,
 }
 
 impl Signals {
@@ -32,8 +40,14 @@ impl Signals {
     }
 
     /// The rooms whose figures are shown.
-    pub(super) fn attach(&self, shared: Arc<Shared>, journal: Journal<Ticket>) {
-        let _ = self.rooms.set((shared, journal));
+    pub(super) fn attach(
+        &self,
+        shared: Arc<Shared>,
+        journal: Journal<Ticket>,
+        control: Control,
+        vault: Arc<Vault>,
+    ) {
+        let _ = self.rooms.set(Rooms { shared, journal, control, vault });
     }
 
     /// The service answers.
@@ -46,8 +60,15 @@ impl Signals {
         self.stage.store(DRAINING, Ordering::Release);
     }
 
+    /// What is degraded, in stable words.
+    fn reasons(&self) -> Vec<String> {
+        let is_unreadable = |rooms: &Rooms| rooms.control.unreadable_secrets(&rooms.vault) > 0;
+        let secrets = self.rooms.get().is_some_and(is_unreadable).then(|| "secrets_unreadable".to_owned());
+        self.health.reason().into_iter().chain(secrets).collect()
+    }
+
     fn reading(&self) -> Reading {
-        let Some((shared, journal)) = self.rooms.get() else { return Reading::default() };
+        let Some(Rooms { shared, journal, .. }) = self.rooms.get() else { return Reading::default() };
         let counters = &shared.counters;
         let updates = [&counters.admitted, &counters.duplicates, &counters.gone, &counters.late];
         let resident = counters.resident.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,7 +88,7 @@ impl http::Signals for Signals {
     fn readiness(&self) -> Readiness {
         match self.stage.load(Ordering::Acquire) {
             STARTING => Readiness::Starting,
-            READY => Readiness::Ready(self.health.reason().into_iter().collect()),
+            READY => Readiness::Ready(self.reasons()),
             _ => Readiness::Draining,
         }
     }

@@ -1,7 +1,8 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
 use dataflows::types::{
-    ApiKey, Business, Customer, Definition, KeyKind, Micros, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
+    ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, RetiredSecret, Sealed, SeriesId,
+    SeriesKey, SeriesRecord, SeriesSpec, StripeKey, Webhook,
 };
 
 use super::key::is_active;
@@ -18,7 +19,7 @@ pub enum Change {
         spec: SeriesSpec,
     },
     /// Another description.
-    ChangeSeries {
+    DescribeSeries {
         /// The name.
         key: SeriesKey,
         /// The new description.
@@ -29,10 +30,12 @@ pub enum Change {
         /// The name.
         key: SeriesKey,
     },
-    /// A new live period.
-    CutSeries {
-        /// The name.
-        key: SeriesKey,
+    /// A new live period of every series that a customer is billed by.
+    ResetBilling {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        customer_id: String,
     },
     /// The initial value of a repeated POST has been recorded.
     RecordPost {
@@ -65,6 +68,24 @@ pub enum Change {
         kind: KeyKind,
         /// Its name.
         key_name: String,
+    },
+    /// Credentials for Stripe.
+    CreateStripeKey(StripeKey),
+    /// The end of credentials for Stripe.
+    DeleteStripeKey {
+        /// Whose.
+        business_id: String,
+        /// Their name.
+        key_name: String,
+    },
+    /// Where a tenant's messages go, with a new secret; the one before signs along for a while.
+    PutWebhook {
+        /// Whose.
+        business_id: String,
+        /// Where to.
+        url: String,
+        /// The new secret.
+        secret: Sealed,
     },
     /// The end of a customer, its keys and its series.
     DeleteCustomer {
@@ -99,19 +120,21 @@ impl Change {
     pub fn subject(&self) -> Subject {
         match self {
             Change::CreateSeries { key, .. }
-            | Change::ChangeSeries { key, .. }
-            | Change::DeleteSeries { key }
-            | Change::CutSeries { key } => Subject::Name(key.clone()),
+            | Change::DescribeSeries { key, .. }
+            | Change::DeleteSeries { key } => Subject::Name(key.clone()),
             Change::RecordPost { series, .. } => Subject::Series(*series),
             Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
                 Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
             }
-            Change::PutBusiness(Business { business_id, .. }) | Change::DeleteBusiness { business_id } => {
-                Subject::Business(business_id.clone())
-            }
-            Change::CreateKey(key) => Subject::Keys(key.business_id.clone()),
-            Change::DeleteKey { business_id, .. } => Subject::Keys(business_id.clone()),
-            Change::DeleteCustomer { business_id, customer_id } => {
+            Change::PutBusiness(Business { business_id, .. })
+            | Change::DeleteBusiness { business_id }
+            | Change::PutWebhook { business_id, .. } => Subject::Business(business_id.clone()),
+            Change::CreateKey(ApiKey { business_id, .. })
+            | Change::DeleteKey { business_id, .. }
+            | Change::CreateStripeKey(StripeKey { business_id, .. })
+            | Change::DeleteStripeKey { business_id, .. } => Subject::Keys(business_id.clone()),
+            Change::DeleteCustomer { business_id, customer_id }
+            | Change::ResetBilling { business_id, customer_id } => {
                 Subject::Customer(business_id.clone(), customer_id.clone())
             }
             Change::Define(_) => Subject::Service,
@@ -120,7 +143,13 @@ impl Change {
 
     /// Whether it needs an epoch of its own, because it is about more than its subject.
     pub fn stands_alone(&self) -> bool {
-        matches!(self, Change::DeleteCustomer { .. } | Change::DeleteBusiness { .. } | Change::Define(_))
+        matches!(
+            self,
+            Change::DeleteCustomer { .. }
+                | Change::DeleteBusiness { .. }
+                | Change::ResetBilling { .. }
+                | Change::Define(_)
+        )
     }
 
     /// The definitions that make the change; none if everything is so already. New series are numbered from
@@ -136,21 +165,15 @@ impl Change {
             found.map(|handle| handle.series).ok_or(ControlError::NoSuchSeries)
         };
         Ok(match self {
-            Change::CreateSeries { key, .. } if live(&key).is_ok() => Vec::new(),
-            Change::CreateSeries { key, spec } => {
-                registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
-                if let Some(customer_id) = &key.customer_id {
-                    registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
-                }
-                let series = *next_series;
-                next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
-                vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })]
-            }
-            Change::ChangeSeries { key, spec } => {
+            Change::CreateSeries { key, spec } => create_series(registry, key, spec, next_series, now)?,
+            Change::DescribeSeries { key, spec } => {
+                signable(registry, &key, &spec)?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
-            Change::CutSeries { key } => vec![Definition::SeriesCut { series: live(&key)? }],
+            Change::ResetBilling { business_id, customer_id } => {
+                reset_billing(registry, business_id, customer_id)?
+            }
             Change::RecordPost { series, body_hash } if !registry.post_recorded(series, body_hash) => {
                 vec![Definition::PostRecorded { series, body_hash }]
             }
@@ -172,9 +195,37 @@ impl Change {
                 let key = registry.keys(&business_id, now).find(known).ok_or(ControlError::NoSuchKey)?;
                 vec![Definition::KeyEnded { hash: key.hash }]
             }
+            Change::CreateStripeKey(key) => create_stripe_key(registry, key)?,
+            Change::DeleteStripeKey { business_id, key_name } => {
+                registry.secrets().stripe_key(&business_id, &key_name).ok_or(ControlError::NoSuchKey)?;
+                vec![Definition::StripeKeyEnded { business_id, key_name }]
+            }
+            Change::PutWebhook { business_id, url, secret } => {
+                put_webhook(registry, business_id, url, secret, now)?
+            }
             Change::Define(definitions) => definitions,
         })
     }
+}
+
+fn create_series(
+    registry: &Registry,
+    key: SeriesKey,
+    spec: SeriesSpec,
+    next_series: &mut SeriesId,
+    now: Micros,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
+    if let Some(customer_id) = &key.customer_id {
+        registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
+    }
+    signable(registry, &key, &spec)?;
+    if registry.find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).is_some() {
+        return Ok(Vec::new());
+    }
+    let series = *next_series;
+    next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
+    Ok(vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })])
 }
 
 /// Active keys of one kind that a business, or a customer, may have: two, so that one can replace the other.
@@ -195,6 +246,47 @@ fn create_key(registry: &Registry, key: ApiKey, now: Micros) -> Result<Vec<Defin
     }
     let ended = known.map(|known| Definition::KeyEnded { hash: known.hash });
     Ok(ended.into_iter().chain([Definition::KeyPut(key)]).collect())
+}
+
+fn create_stripe_key(registry: &Registry, key: StripeKey) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&key.business_id).ok_or(ControlError::NoSuchBusiness)?;
+    if registry.secrets().stripe_key(&key.business_id, &key.key_name).is_some() {
+        return Err(ControlError::KeyExists);
+    }
+    if registry.secrets().stripe_keys(&key.business_id).count() >= KEYS_MAX {
+        return Err(ControlError::KeyLimit);
+    }
+    Ok(vec![Definition::StripeKeyPut(key)])
+}
+
+/// How long a webhook secret that was replaced signs along.
+const SIGNS_ALONG_MICROS: i64 = 24 * 3_600 * Micros::PER_SECOND;
+/// Secrets that sign along; beyond, the oldest stops early: a message carries a signature for each.
+const RETIRED_MAX: usize = 4;
+
+fn put_webhook(
+    registry: &Registry,
+    business_id: String,
+    url: String,
+    secret: Sealed,
+    now: Micros,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+    let known = registry.secrets().webhook(&business_id).into_iter();
+    let retired = known.flat_map(|known| {
+        let last =
+            RetiredSecret { secret: known.secret.clone(), ends_at: Micros(now.0 + SIGNS_ALONG_MICROS) };
+        let older = known.retired.iter().filter(|retired| now < retired.ends_at).cloned();
+        std::iter::once(last).chain(older)
+    });
+    let retired = retired.take(RETIRED_MAX).collect();
+    Ok(vec![Definition::WebhookPut(Webhook { business_id, url, secret, created_at: now, retired })])
+}
+
+/// Messages of a series are signed with the secret of its business.
+fn signable(registry: &Registry, key: &SeriesKey, spec: &SeriesSpec) -> Result<(), ControlError> {
+    let is_signed = spec.webhook_url.is_none() || registry.secrets().webhook(&key.business_id).is_some();
+    if is_signed { Ok(()) } else { Err(ControlError::NoWebhookSecret) }
 }
 
 fn put_customer(
@@ -224,14 +316,76 @@ fn delete_customer(
     customer_id: String,
 ) -> Result<Vec<Definition>, ControlError> {
     registry.customer(&business_id, &customer_id).ok_or(ControlError::NoSuchCustomer)?;
-    let (of_business, of_customer) = (business_id.clone(), Some(customer_id.clone()));
-    let filter =
-        SeriesFilter { business_id: of_business, customer_id: of_customer, ..SeriesFilter::default() };
+    let filter = of_customer(business_id.clone(), customer_id.clone());
     Ok(deleted(registry, &filter).chain([Definition::CustomerDeleted { business_id, customer_id }]).collect())
+}
+
+/// What a customer is billed by are its `stripe_billing` series; once there are plans, the series of its plan's limits too.
+fn reset_billing(
+    registry: &Registry,
+    business_id: String,
+    customer_id: String,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+    registry.customer(&business_id, &customer_id).ok_or(ControlError::NoSuchCustomer)?;
+    let series = registry.list(&of_customer(business_id, customer_id), None, usize::MAX).into_iter();
+    let billed = series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling);
+    Ok(billed.map(|handle| Definition::SeriesCut { series: handle.series }).collect())
+}
+
+fn of_customer(business_id: String, customer_id: String) -> SeriesFilter {
+    SeriesFilter { business_id, customer_id: Some(customer_id), ..SeriesFilter::default() }
 }
 
 /// The end of the series that the filter shows.
 fn deleted(registry: &Registry, filter: &SeriesFilter) -> impl Iterator<Item = Definition> {
     let series = registry.list(filter, None, usize::MAX).into_iter();
     series.map(|handle| Definition::SeriesDeleted { series: handle.series })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600 * Micros::PER_SECOND;
+
+    /// A registry with one business.
+    fn registry() -> Registry {
+        let mut registry = Registry::new(1, 0);
+        registry.apply(&Definition::BusinessPut(Business {
+            business_id: "biz_1".to_owned(),
+            business_name: "B".to_owned(),
+            email: "b".to_owned(),
+            created_at: Micros(0),
+        }));
+        registry
+    }
+
+    /// Rotates the webhook secret at an hour; what signs along then, as (secret, hour of its end).
+    fn rotate(registry: &mut Registry, secret: u8, hour: i64) -> Vec<(u8, i64)> {
+        let change = Change::PutWebhook {
+            business_id: "biz_1".to_owned(),
+            url: "https://example.com".to_owned(),
+            secret: Sealed(vec![secret]),
+        };
+        let decided = change.decide(registry, &mut SeriesId(1), Micros(hour * HOUR)).expect("decided");
+        for definition in &decided {
+            registry.apply(definition);
+        }
+        let webhook = registry.secrets().webhook("biz_1").expect("it is there");
+        assert_eq!(webhook.secret, Sealed(vec![secret]));
+        webhook.retired.iter().map(|retired| (retired.secret.0[0], retired.ends_at.0 / HOUR)).collect()
+    }
+
+    #[test]
+    fn a_replaced_webhook_secret_signs_along_for_a_day_and_not_too_many_do() {
+        let registry = &mut registry();
+        assert_eq!(rotate(registry, 1, 0), []);
+        assert_eq!(rotate(registry, 2, 1), [(1, 25)]);
+        assert_eq!(rotate(registry, 3, 24), [(2, 48), (1, 25)]);
+        assert_eq!(rotate(registry, 4, 25), [(3, 49), (2, 48)], "the first has ended");
+        assert_eq!(rotate(registry, 5, 26), [(4, 50), (3, 49), (2, 48)]);
+        assert_eq!(rotate(registry, 6, 26), [(5, 50), (4, 50), (3, 49), (2, 48)]);
+        assert_eq!(rotate(registry, 7, 27), [(6, 51), (5, 50), (4, 50), (3, 49)], "more than four");
+    }
 }

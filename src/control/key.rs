@@ -5,7 +5,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use dataflows::types::{ApiKey, KeyKind, Micros, Scopes};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use dataflows::types::{Actor, ApiKey, KeyKind, Micros, Scopes};
+
+use super::vault::Plaintext;
 
 /// How keys that act for a business begin.
 pub const BUSINESS_PREFIX: &str = "tk_live_";
@@ -29,6 +33,14 @@ pub fn new_key(prefix: &str) -> std::io::Result<String> {
     Ok(key)
 }
 
+/// A new secret for signatures of webhooks, in the notation of Standard Webhooks (<https://www.standardwebhooks.com>):
+/// `whsec_` and 32 random bytes in base64. An error if the machine has no randomness.
+pub fn new_webhook_secret() -> std::io::Result<Plaintext> {
+    let mut random = [0u8; 32];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    Ok(Plaintext(format!("whsec_{}", BASE64.encode(random))))
+}
+
 /// What is kept of a key.
 pub fn hash_key(key: &str) -> [u8; 32] {
     *blake3::hash(key.as_bytes()).as_bytes()
@@ -47,6 +59,8 @@ pub struct Principal {
     pub key_name: Arc<str>,
     /// When the key stops working.
     pub expires_at: Option<Micros>,
+    /// Whether it is the admin key, acting for the business.
+    pub is_admin: bool,
 }
 
 impl Principal {
@@ -58,7 +72,20 @@ impl Principal {
             scopes: Scopes::ALL,
             key_name: "admin".into(),
             expires_at: None,
+            is_admin: true,
         }
+    }
+
+    /// Who the audit log says it was.
+    pub fn actor(&self) -> Actor {
+        if self.is_admin {
+            return Actor::Admin;
+        }
+        let kind = match &self.customer_id {
+            None => KeyKind::Business,
+            Some(customer_id) => KeyKind::Customer { customer_id: customer_id.as_ref().to_owned() },
+        };
+        Actor::Key { kind, key_name: self.key_name.as_ref().to_owned() }
     }
 }
 
@@ -89,6 +116,7 @@ impl Credential {
             scopes: key.scopes,
             key_name: key.key_name.as_str().into(),
             expires_at: key.expires_at,
+            is_admin: false,
         };
         Credential { key, principal, last_used_at: AtomicI64::new(NEVER_USED) }
     }

@@ -8,9 +8,13 @@
 //! always stands at a position of the journal. Reads go straight to it. What this room does not do: keep updates, or
 //! touch the store, whose tables are projections of the same definitions.
 
+mod audit;
 mod change;
+mod edit;
 mod key;
 mod registry;
+mod secrets;
+mod vault;
 
 use std::collections::HashSet;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
@@ -18,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use dataflows::types::{
-    ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, SeriesSpec,
+    ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, StripeKey, Webhook,
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -26,9 +30,15 @@ use tokio::sync::oneshot;
 use crate::clock::Stamps;
 use crate::journal::Rejected;
 
-pub use change::Change;
-pub use key::{BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key};
+pub use audit::Origin;
+use change::Change;
+pub use edit::Edits;
+pub use key::{
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_webhook_secret,
+};
 pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
+pub use secrets::Secrets;
+pub use vault::{OpenError, Owner, Plaintext, Purpose, SealError, Vault};
 
 /// Definition requests that may wait; more are `Overloaded`.
 const REQUESTS_MAX: usize = 4_096;
@@ -64,6 +74,11 @@ pub enum ControlError {
     /// There is a customer of that id already.
     #[error("there is a customer of that id already")]
     CustomerExists,
+    /// The business has no webhook secret to sign messages with.
+    #[error(
+        "a webhook_url needs the business's webhook secret: PUT /api/v1/businesses/{{business_id}}/webhook makes one"
+    )]
+    NoWebhookSecret,
     /// What decides how updates count cannot change under updates.
     #[error("{field} cannot be changed once the series has updates")]
     Fixed {
@@ -116,8 +131,9 @@ pub struct Created {
 
 struct Request {
     change: Change,
-    /// Whether anything was changed.
-    reply: oneshot::Sender<Result<bool, ControlError>>,
+    origin: Origin,
+    /// How many definitions it took.
+    reply: oneshot::Sender<Result<usize, ControlError>>,
 }
 
 /// The handle that routes hold. Cheap to clone.
@@ -204,39 +220,6 @@ impl Control {
         self.registry().list(filter, after, limit)
     }
 
-    /// Creates a series, or finds it.
-    pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
-        let created = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
-        let handle = self.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
-        Ok(Created { handle, existed: !created })
-    }
-
-    /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
-    /// knows: the caller asks.
-    pub async fn change_series(
-        &self,
-        key: &SeriesKey,
-        spec: SeriesSpec,
-    ) -> Result<SeriesHandle, ControlError> {
-        self.request(Change::ChangeSeries { key: key.clone(), spec }).await?;
-        self.resolve(key).ok_or(ControlError::NoSuchSeries)
-    }
-
-    /// Deletes a series.
-    pub async fn delete_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
-        self.request(Change::DeleteSeries { key: key.clone() }).await.map(drop)
-    }
-
-    /// Starts a new live period of a series.
-    pub async fn cut_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
-        self.request(Change::CutSeries { key: key.clone() }).await.map(drop)
-    }
-
-    /// Remembers that a POST with this body has been recorded as an update of the series.
-    pub async fn record_post(&self, series: SeriesId, body_hash: u128) -> Result<(), ControlError> {
-        self.request(Change::RecordPost { series, body_hash }).await.map(drop)
-    }
-
     /// The customer of that business.
     pub fn customer(&self, business_id: &str, customer_id: &str) -> Option<CustomerRecord> {
         self.registry().customer(business_id, customer_id).cloned()
@@ -252,52 +235,9 @@ impl Control {
         self.registry().customers(business_id, after).take(limit).cloned().collect()
     }
 
-    /// Defines a customer, or defines it anew.
-    pub async fn put_customer(&self, record: CustomerRecord, must_be_new: bool) -> Result<(), ControlError> {
-        self.request(Change::PutCustomer { record, must_be_new }).await.map(drop)
-    }
-
-    /// Deletes a customer with its keys and series.
-    pub async fn delete_customer(&self, business_id: &str, customer_id: &str) -> Result<(), ControlError> {
-        let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
-        self.request(Change::DeleteCustomer { business_id, customer_id }).await.map(drop)
-    }
-
     /// The business of that id.
     pub fn business(&self, business_id: &str) -> Option<Business> {
         self.registry().business(business_id).cloned()
-    }
-
-    /// Defines a business, or defines it anew.
-    pub async fn put_business(&self, business: Business) -> Result<(), ControlError> {
-        self.request(Change::PutBusiness(business)).await.map(drop)
-    }
-
-    /// Deletes a business with its keys, customers and series.
-    pub async fn delete_business(&self, business_id: &str) -> Result<(), ControlError> {
-        self.request(Change::DeleteBusiness { business_id: business_id.to_owned() }).await.map(drop)
-    }
-
-    /// Makes a key: `described` but for its hash. Returns the key, which is nowhere else.
-    pub async fn create_key(&self, described: ApiKey) -> Result<String, ControlError> {
-        let prefix = match described.kind {
-            KeyKind::Business => BUSINESS_PREFIX,
-            KeyKind::Customer { .. } => CUSTOMER_PREFIX,
-        };
-        let key = new_key(prefix).map_err(|_| ControlError::NoRandomness)?;
-        self.request(Change::CreateKey(ApiKey { hash: hash_key(&key), ..described })).await?;
-        Ok(key)
-    }
-
-    /// Deletes a key. It works no more when this returns.
-    pub async fn delete_key(
-        &self,
-        business_id: &str,
-        kind: KeyKind,
-        key_name: &str,
-    ) -> Result<(), ControlError> {
-        let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
-        self.request(Change::DeleteKey { business_id, kind, key_name }).await.map(drop)
     }
 
     /// The active keys of one kind, by name, and when each was last used since the start.
@@ -314,18 +254,38 @@ impl Control {
         keys.into_iter().map(used).collect()
     }
 
+    /// The credentials of a business for Stripe, by name.
+    pub fn list_stripe_keys(&self, business_id: &str) -> Vec<StripeKey> {
+        self.registry().secrets().stripe_keys(business_id).cloned().collect()
+    }
+
+    /// The credentials of that name for Stripe.
+    pub fn stripe_key(&self, business_id: &str, key_name: &str) -> Option<StripeKey> {
+        self.registry().secrets().stripe_key(business_id, key_name).cloned()
+    }
+
+    /// The webhook of a business, if it has set one.
+    pub fn webhook(&self, business_id: &str) -> Option<Webhook> {
+        self.registry().secrets().webhook(business_id).cloned()
+    }
+
+    /// How many secrets this vault cannot read.
+    pub fn unreadable_secrets(&self, vault: &Vault) -> usize {
+        self.registry().secrets().current().filter(|sealed| !vault.has_sealed(sealed)).count()
+    }
+
     /// The moment of an answer.
     pub fn now(&self) -> Micros {
         self.0.stamps.now()
     }
 
-    /// One change, through the control thread; whether anything was changed.
-    pub async fn request(&self, change: Change) -> Result<bool, ControlError> {
+    /// One change, through the control thread; how many definitions it took, 0 if everything is so already.
+    async fn request(&self, change: Change, origin: Origin) -> Result<usize, ControlError> {
         let (reply, answer) = oneshot::channel();
         {
             let requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
             let requests = requests.as_ref().ok_or(ControlError::Draining)?;
-            requests.try_send(Request { change, reply }).map_err(|error| match error {
+            requests.try_send(Request { change, origin, reply }).map_err(|error| match error {
                 TrySendError::Full(_) => ControlError::Overloaded,
                 TrySendError::Disconnected(_) => ControlError::Draining,
             })?;
@@ -376,21 +336,23 @@ impl Thread {
                     deferred.push(request);
                 } else {
                     is_closed = alone;
-                    match request.change.decide(&registry, &mut next_series, self.stamps.now()) {
-                        Ok(mut decided) if !decided.is_empty() => {
-                            definitions.append(&mut decided);
-                            replies.push(request.reply);
+                    let now = self.stamps.now();
+                    let entries = audit::entries(&request.change, &registry, &request.origin, now);
+                    match request.change.decide(&registry, &mut next_series, now) {
+                        Ok(decided) if !decided.is_empty() => {
+                            replies.push((request.reply, decided.len()));
+                            definitions.extend(decided.into_iter().chain(entries));
                         }
-                        Ok(_) => drop(request.reply.send(Ok(false))),
+                        Ok(_) => drop(request.reply.send(Ok(0))),
                         Err(error) => drop(request.reply.send(Err(error))),
                     }
                 }
             }
         }
         if !replies.is_empty() {
-            let outcome = self.journal(definitions).map(|_| true);
-            for reply in replies {
-                let _ = reply.send(outcome);
+            let outcome = self.journal(definitions);
+            for (reply, count) in replies {
+                let _ = reply.send(outcome.map(|_| count));
             }
         }
         deferred

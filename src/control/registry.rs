@@ -18,6 +18,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::key::{Credential, Principal, is_active};
+use super::secrets::Secrets;
 
 /// A live series as requests hold it: who it is and where it lives. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -86,6 +87,7 @@ pub struct Registry {
     customers: HashMap<String, BTreeMap<String, CustomerRecord>>,
     /// By the hash of the key, which is as random as it gets.
     keys: HashMap<[u8; 32], Credential, FixedState>,
+    secrets: Secrets,
     /// Live series by the hash of their key.
     names: HashTable<SeriesHandle>,
     /// Live series in list order.
@@ -117,6 +119,7 @@ impl Registry {
             businesses: HashMap::new(),
             customers: HashMap::new(),
             keys: HashMap::default(),
+            secrets: Secrets::default(),
             names: HashTable::new(),
             ordered: BTreeMap::new(),
             live: HashMap::default(),
@@ -172,8 +175,16 @@ impl Registry {
             Definition::BusinessDeleted { business_id } => {
                 self.businesses.remove(business_id);
                 self.customers.remove(business_id);
+                self.secrets.forget(business_id);
                 self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
             }
+            Definition::StripeKeyPut(key) => self.secrets.put_stripe_key(key),
+            Definition::StripeKeyEnded { business_id, key_name } => {
+                self.secrets.end_stripe_key(business_id, key_name);
+            }
+            Definition::WebhookPut(webhook) => self.secrets.put_webhook(webhook),
+            // For the store alone: a log without a bound is nothing to keep in memory.
+            Definition::Audited(_) => {}
             Definition::SeriesCreated(record) => return Some(self.create(record)),
             Definition::SeriesChanged { series, spec } => return self.change(*series, spec),
             Definition::SeriesDeleted { series } => {
@@ -302,6 +313,11 @@ impl Registry {
         of_business.filter(move |key| is_active(key, || now))
     }
 
+    /// Credentials and webhooks of tenants, sealed.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
     /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
     pub fn list(&self, filter: &SeriesFilter, after: Option<&SeriesKey>, limit: usize) -> Vec<SeriesHandle> {
         let first = SeriesKey {
@@ -386,7 +402,8 @@ impl Registry {
         let posts = self.posts.iter().flat_map(|(&series, bodies)| {
             bodies.iter().map(move |&body_hash| Definition::PostRecorded { series, body_hash })
         });
-        businesses.chain(customers).chain(keys).chain(series).chain(posts).collect()
+        let secrets = self.secrets.export();
+        businesses.chain(customers).chain(keys).chain(secrets).chain(series).chain(posts).collect()
     }
 
     /// Continues numbering where the exported registry stood: deleted series may have had greater numbers.

@@ -22,7 +22,7 @@ pub(super) async fn create(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         email: required("email", body.email)?,
         created_at: rooms.control.now(),
     };
-    rooms.control.put_business(business.clone()).await?;
+    rooms.control.by(call.origin()).put_business(business.clone()).await?;
     Ok(Reply::json(StatusCode::CREATED, describe(Json::object().set("status", "created"), &business)))
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn change(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     let mut business = named(rooms, call)?;
     business.business_name = body.business_name.unwrap_or(business.business_name);
     business.email = body.email.unwrap_or(business.email);
-    rooms.control.put_business(business.clone()).await?;
+    rooms.control.by(call.origin()).put_business(business.clone()).await?;
     Ok(Reply::json(StatusCode::OK, describe(Json::object().set("status", "updated"), &business)))
 }
 
@@ -46,15 +46,14 @@ pub(super) async fn change(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
 pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let _one_at_a_time = rooms.patching.lock().await;
     let business_id = named(rooms, call)?.business_id;
-    rooms.control.delete_business(&business_id).await?;
+    rooms.control.by(call.origin()).delete_business(&business_id).await?;
     let json = Json::object().set("status", "deleted").set("business_id", business_id);
     Ok(Reply::json(StatusCode::OK, json))
 }
 
 /// The business of the path.
 fn named(rooms: &Rooms, call: &Call<'_>) -> Result<Business, ApiError> {
-    let business_id = call.parameters.first().expect("the patterns of these routes have a parameter");
-    Ok(rooms.control.business(business_id).ok_or(ControlError::NoSuchBusiness)?)
+    Ok(rooms.control.business(call.parameter(0)).ok_or(ControlError::NoSuchBusiness)?)
 }
 
 fn describe(into: Json, business: &Business) -> Json {

@@ -58,7 +58,7 @@ async fn define(
     let customer = Customer { business_id, customer_id, customer_name, created_at: rooms.control.now() };
     let (business_id, customer_id) = (customer.business_id.clone(), customer.customer_id.clone());
     let record = CustomerRecord { customer, details: body.details(details)? };
-    rooms.control.put_customer(record, is_new).await?;
+    rooms.control.by(call.origin()).put_customer(record, is_new).await?;
     let record = rooms.control.customer(&business_id, &customer_id).ok_or_else(no_such_customer)?;
     let (status, word) = if is_new { (StatusCode::CREATED, "created") } else { (StatusCode::OK, "updated") };
     Ok(Reply::json(status, describe(Json::object().set("status", word), &record)))
@@ -90,7 +90,7 @@ pub(super) fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let (business_id, customer_id) = (&call.caller().business_id, named(call)?);
     let _one_at_a_time = rooms.patching.lock().await;
-    rooms.control.delete_customer(business_id, &customer_id).await?;
+    rooms.control.by(call.origin()).delete_customer(business_id, &customer_id).await?;
     let json = Json::object()
         .set("status", "deleted")
         .set("business_id", &**business_id)
@@ -98,10 +98,22 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     Ok(Reply::json(StatusCode::OK, json))
 }
 
+/// `POST /admin/v1/customers/{business_id}/{customer_id}/reset-billing`: a new live period begins for every series that the
+/// customer is billed by, at one moment. What was counted before stays in the old one, and rows stay.
+pub(super) async fn reset_billing(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let (business_id, customer_id) = (call.parameter(0), names::id("customer_id", call.parameter(1))?);
+    let series = rooms.control.by(call.origin()).reset_billing(business_id, &customer_id).await?;
+    let json = Json::object()
+        .set("status", "success")
+        .set("business_id", business_id)
+        .set("customer_id", customer_id)
+        .set("series", series as u64);
+    Ok(Reply::json(StatusCode::OK, json))
+}
+
 /// The id of the path.
 fn named(call: &Call<'_>) -> Result<String, ApiError> {
-    let customer_id = call.parameters.first().expect("the patterns of these routes have a parameter");
-    Ok(names::id("customer_id", customer_id)?)
+    Ok(names::id("customer_id", call.parameter(0))?)
 }
 
 fn describe(into: Json, record: &CustomerRecord) -> Json {

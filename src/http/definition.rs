@@ -34,14 +34,15 @@ pub(super) async fn create(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     let key = SeriesKey { business_id, customer_id, metric_name: new.metric_name.clone() };
     // Somebody may delete the series between finding and updating it: then it is new after all.
     for _ in 0..2 {
-        let Created { handle, existed } = rooms.control.create_series(key.clone(), new.spec.clone()).await?;
+        let Created { handle, existed } =
+            rooms.control.by(call.origin()).create_series(key.clone(), new.spec.clone()).await?;
         if existed && must_be_new {
             return Err(ApiError::new(Title::Conflict, "metric_exists", "a metric of that name exists"));
         }
         if !existed {
             return Ok(created(rooms, &handle, "created", None, &new.warnings));
         }
-        match record_initial_value(rooms, &handle, &new, idempotency_key.clone()).await {
+        match record_initial_value(rooms, call, &handle, &new, idempotency_key.clone()).await {
             Ok(()) => {
                 let differs = differences(&handle.record.spec, &new.spec);
                 return Ok(created(rooms, &handle, "exists", Some(&differs), &new.warnings));
@@ -66,6 +67,7 @@ fn created(
 
 async fn record_initial_value(
     rooms: &Rooms,
+    call: &Call<'_>,
     handle: &SeriesHandle,
     new: &NewSeries,
     idempotency_key: Option<String>,
@@ -88,7 +90,7 @@ async fn record_initial_value(
         Outcome::Admitted | Outcome::Duplicate => {}
     }
     // The update is durable and its id remembered: should this fail, a repetition within the horizon is a duplicate.
-    match rooms.control.record_post(handle.series, body_hash).await {
+    match rooms.control.by(call.origin()).record_post(handle.series, body_hash).await {
         Ok(()) | Err(ControlError::NoSuchSeries) => {}
         Err(error) => tracing::warn!(%error, "a recorded POST could not be remembered"),
     }
@@ -112,7 +114,7 @@ pub(super) async fn change(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     let handle = if patched.spec == *current {
         handle
     } else {
-        rooms.control.change_series(&key, patched.spec).await?
+        rooms.control.by(call.origin()).change_series(&key, patched.spec).await?
     };
     let json = describe(Json::object().set("status", "updated"), rooms, &handle);
     Ok(Reply::json(StatusCode::OK, json.set("warnings", &patched.warnings[..])))

@@ -22,7 +22,7 @@ use super::reply::{Json, Reply};
 use crate::admission::AdmissionError;
 use crate::admission::parse::names::rfc3339;
 use crate::admission::parse::{Fault, FaultKind};
-use crate::control::ControlError;
+use crate::control::{ControlError, SealError};
 use crate::store::StoreError;
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -221,6 +221,9 @@ impl From<ControlError> for ApiError {
             ControlError::KeyLimit => ApiError::new(Title::KeyLimitReached, "key_limit_reached", detail),
             ControlError::NoRandomness => ApiError::internal("no_randomness", detail, Outcome::Rejected),
             ControlError::CustomerExists => ApiError::new(Title::Conflict, "customer_exists", detail),
+            ControlError::NoWebhookSecret => {
+                Fault::unacceptable("webhook_url", "webhook_secret_missing", detail).into()
+            }
             ControlError::Fixed { field } => {
                 let mut error = ApiError::new(Title::Conflict, "metric_has_updates", detail);
                 error.0.field = Some(field.to_owned());
@@ -230,6 +233,15 @@ impl From<ControlError> for ApiError {
             ControlError::Draining => ApiError::unavailable("draining", detail),
             ControlError::DiskFull => ApiError::unavailable("disk_full", detail),
             ControlError::Unknown => ApiError::internal("journal_failed", detail, Outcome::Unknown),
+        }
+    }
+}
+
+impl From<SealError> for ApiError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::NoKey => ApiError::new(Title::Unprocessable, "secret_key_missing", error.to_string()),
+            SealError::NoRandomness => ControlError::NoRandomness.into(),
         }
     }
 }
@@ -265,7 +277,7 @@ impl From<StoreError> for ApiError {
         tracing::warn!(%error, "the store could not answer");
         match error {
             StoreError::Unavailable(_) | StoreError::Ambiguous(_) => {
-                ApiError::unavailable("store_unavailable", "the store is not available")
+                ApiError::unavailable("database_unavailable", "the database is not available")
             }
             StoreError::Fatal(_) | StoreError::Fenced(_) => {
                 ApiError::internal("store_failed", "the store cannot be read", Outcome::Rejected)

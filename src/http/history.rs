@@ -24,7 +24,7 @@ use super::{Call, Rooms};
 use crate::admission::parse::names::{SCOPES, word};
 use crate::admission::parse::{Fault, names};
 use crate::control::SeriesHandle;
-use crate::store::{HistoryPage, HistoryQuery, HistoryRow};
+use crate::store::{History, HistoryPage, HistoryQuery, HistoryRow, StoreError};
 
 /// Points on a page if the request names no number.
 const LIMIT_DEFAULT: usize = 100;
@@ -116,8 +116,17 @@ async fn stored(rooms: &Rooms, handle: &SeriesHandle, range: &Range) -> Result<H
         // One more than wanted tells whether there is another page.
         limit: range.limit + 1,
     };
-    let (history, class) = (rooms.history.clone(), handle.record.spec.batch_interval);
-    let read = tokio::task::spawn_blocking(move || history.rows(&query, class)).await;
+    let class = handle.record.spec.batch_interval;
+    from_store(rooms, move |history| history.rows(&query, class)).await
+}
+
+/// What the store says. 503 if it does not answer.
+pub(super) async fn from_store<T: Send + 'static>(
+    rooms: &Rooms,
+    read: impl FnOnce(&dyn History) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let history = rooms.history.clone();
+    let read = tokio::task::spawn_blocking(move || read(&*history)).await;
     let stopped = |_| ApiError::internal("store_failed", "the store cannot be read", Outcome::Rejected);
     Ok(read.map_err(stopped)??)
 }

@@ -88,7 +88,7 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     call.query.flag("force")?;
     rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
-    rooms.control.delete_series(&key).await?;
+    rooms.control.by(call.origin()).delete_series(&key).await?;
     let json = Json::object()
         .set("status", "deleted")
         .set("metric_name", &key.metric_name)

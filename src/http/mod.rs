@@ -8,6 +8,7 @@
 //! only behind the checks that need none; every answer carries `x-request-id`; foreign things answer as absent ones.
 //! What this room does not do: decide about updates, keep state, or know SQL.
 
+mod audit;
 pub mod auth;
 pub mod body;
 mod businesses;
@@ -24,6 +25,7 @@ pub mod routes;
 pub mod serve;
 mod service;
 mod socket;
+mod webhooks;
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +33,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use dataflows::types::Actor;
 use futures_core::Stream;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Response};
@@ -40,7 +43,7 @@ use warp::path::FullPath;
 use crate::admission::parse::series::Bounds;
 use crate::admission::{Admission, parse::names};
 use crate::clock::{Clock, SystemClock};
-use crate::control::{Control, Principal};
+use crate::control::{Control, Origin, Principal, Vault};
 use crate::store::History;
 use auth::Access;
 use error::{ApiError, Title};
@@ -70,6 +73,8 @@ pub struct Rooms {
     pub control: Control,
     /// Updates and readings.
     pub admission: Admission,
+    /// What secrets are encrypted with.
+    pub vault: Arc<Vault>,
     /// Rows in the store.
     pub history: Arc<dyn History>,
     /// What definitions may ask for.
@@ -120,6 +125,7 @@ struct Call<'a> {
     query: Query,
     headers: &'a HeaderMap,
     body: Bytes,
+    request_id: &'a str,
 }
 
 impl Call<'_> {
@@ -128,9 +134,20 @@ impl Call<'_> {
         self.caller.as_ref().expect("dispatch authorizes every route that is not open")
     }
 
+    /// Who changes something. Nobody does over a route that asks for no key.
+    fn origin(&self) -> Origin {
+        let actor = self.caller.as_ref().map_or(Actor::Admin, Principal::actor);
+        Origin { actor, request_id: Some(self.request_id.to_owned()) }
+    }
+
     /// The `{metric_name}` of the path, decoded, not yet checked.
     fn metric_name(&self) -> &str {
-        self.parameters.first().expect("the patterns of these routes have a parameter")
+        self.parameter(0)
+    }
+
+    /// A parameter of the path, decoded, not yet checked.
+    fn parameter(&self, at: usize) -> &str {
+        self.parameters.get(at).expect("the patterns of these routes have so many parameters")
     }
 
     fn idempotency_key(&self) -> Result<Option<String>, ApiError> {
@@ -174,7 +191,7 @@ async fn respond<B: Buf>(
         Found::Route(route, parameters) => (
             route.method.as_str(),
             route.path,
-            dispatch(backend, route, &parameters, &query, &headers, body).await,
+            dispatch(backend, route, &parameters, &query, &headers, body, &request_id).await,
         ),
         Found::OtherMethods(allow) => ("other", "other", Err(ApiError::method_not_allowed(&allow))),
         Found::Nothing => {
@@ -195,6 +212,7 @@ async fn dispatch<B: Buf>(
     query: &str,
     headers: &HeaderMap,
     body: Pin<&mut impl Stream<Item = Result<B, warp::Error>>>,
+    request_id: &str,
 ) -> Result<Reply, ApiError> {
     let bytes_max = backend.options.body_bytes_max;
     let declared = body::declared(headers, bytes_max)?;
@@ -226,7 +244,8 @@ async fn dispatch<B: Buf>(
         }
         bytes = body::read(body, bytes_max, backend.options.body_timeout).await?;
     }
-    answer(backend, route.endpoint, &Call { caller, parameters, query, headers, body: bytes }).await
+    let call = Call { caller, parameters, query, headers, body: bytes, request_id };
+    answer(backend, route.endpoint, &call).await
 }
 
 /// Boxed is what is rare or slow anyway: the future of every request has room for the greatest of the others.
@@ -247,6 +266,7 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::BusinessRead => businesses::read(backend.rooms()?, call),
         Endpoint::BusinessChange => Box::pin(businesses::change(backend.rooms()?, call)).await,
         Endpoint::BusinessDelete => Box::pin(businesses::delete(backend.rooms()?, call)).await,
+        Endpoint::WebhookPut => Box::pin(webhooks::put(backend.rooms()?, call)).await,
         Endpoint::KeyCreate => Box::pin(keys::create(backend.rooms()?, call)).await,
         Endpoint::KeyList => keys::list(backend.rooms()?, call),
         Endpoint::KeyRead => keys::read(backend.rooms()?, call),
@@ -254,6 +274,9 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::CustomerKeyCreate => Box::pin(keys::create_for_customer(backend.rooms()?, call)).await,
         Endpoint::CustomerKeyList => keys::list_of_customer(backend.rooms()?, call),
         Endpoint::CustomerKeyDelete => Box::pin(keys::delete_of_customer(backend.rooms()?, call)).await,
+        Endpoint::BillingReset => Box::pin(customers::reset_billing(backend.rooms()?, call)).await,
+        Endpoint::AuditList => Box::pin(audit::list(backend.rooms()?, call)).await,
+        Endpoint::AuditListOwn => Box::pin(audit::list_own(backend.rooms()?, call)).await,
         Endpoint::CustomerCreate => Box::pin(customers::create(backend.rooms()?, call)).await,
         Endpoint::CustomerList => customers::list(backend.rooms()?, call),
         Endpoint::CustomerPut => Box::pin(customers::put(backend.rooms()?, call)).await,

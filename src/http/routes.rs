@@ -43,6 +43,7 @@ pub enum Endpoint {
     BusinessRead,
     BusinessChange,
     BusinessDelete,
+    WebhookPut,
     KeyCreate,
     KeyList,
     KeyRead,
@@ -55,6 +56,9 @@ pub enum Endpoint {
     CustomerPut,
     CustomerRead,
     CustomerDelete,
+    BillingReset,
+    AuditList,
+    AuditListOwn,
 }
 
 const SERIES: &[&str] = &["scope", "customer_id"];
@@ -85,6 +89,7 @@ const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: boo
 const BUSINESSES: &str = "/api/v1/businesses";
 const BUSINESS: &str = "/api/v1/businesses/{business_id}";
 const BUSINESS_CUSTOMERS: &str = "/api/v1/businesses/{business_id}/customers";
+const WEBHOOK: &str = "/api/v1/businesses/{business_id}/webhook";
 const KEYS: &str = "/api/v1/businesses/{business_id}/keys";
 const KEY: &str = "/api/v1/businesses/{business_id}/keys/{key_type}/{key_name}";
 const CUSTOMER_KEYS: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys";
@@ -93,10 +98,11 @@ const METRICS: &str = "/api/v1/metrics";
 const METRIC: &str = "/api/v1/metrics/{metric_name}";
 const CUSTOMERS: &str = "/api/v1/customers";
 const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
+const BILLING_RESET: &str = "/admin/v1/customers/{business_id}/{customer_id}/reset-billing";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 28] = [
+pub static ROUTES: [Route; 32] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -162,6 +168,7 @@ pub static ROUTES: [Route; 28] = [
     admin(Method::PUT, BUSINESS, Endpoint::BusinessChange, true),
     admin(Method::DELETE, BUSINESS, Endpoint::BusinessDelete, false),
     tenant(Method::POST, BUSINESS_CUSTOMERS, Endpoint::CustomerCreate, true),
+    tenant(Method::PUT, WEBHOOK, Endpoint::WebhookPut, true),
     tenant(Method::POST, KEYS, Endpoint::KeyCreate, true),
     tenant(Method::GET, KEYS, Endpoint::KeyList, false),
     tenant(Method::GET, KEY, Endpoint::KeyRead, false),
@@ -207,6 +214,23 @@ pub static ROUTES: [Route; 28] = [
         endpoint: Endpoint::CustomerDelete,
         access: MANAGES,
         query: &[],
+        json: false,
+    },
+    admin(Method::POST, BILLING_RESET, Endpoint::BillingReset, false),
+    Route {
+        method: Method::GET,
+        path: "/admin/v1/audit-logs",
+        endpoint: Endpoint::AuditList,
+        access: Access::Admin,
+        query: &["business_id", "limit", "cursor"],
+        json: false,
+    },
+    Route {
+        method: Method::GET,
+        path: "/api/v1/audit-logs",
+        endpoint: Endpoint::AuditListOwn,
+        access: TENANT_READS,
+        query: &["limit", "cursor"],
         json: false,
     },
 ];

@@ -25,6 +25,8 @@ pub(super) const SQLITE: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0002_customers.sql"),
     },
     Migration { version: 3, name: "keys", sql: include_str!("../../migrations/sqlite/0003_keys.sql") },
+    Migration { version: 4, name: "secrets", sql: include_str!("../../migrations/sqlite/0004_secrets.sql") },
+    Migration { version: 5, name: "audit", sql: include_str!("../../migrations/sqlite/0005_audit.sql") },
 ];
 
 /// The migrations of PostgreSQL.
@@ -40,6 +42,12 @@ pub(super) const POSTGRES: &[Migration] = &[
         sql: include_str!("../../migrations/postgres/0002_customers.sql"),
     },
     Migration { version: 3, name: "keys", sql: include_str!("../../migrations/postgres/0003_keys.sql") },
+    Migration {
+        version: 4,
+        name: "secrets",
+        sql: include_str!("../../migrations/postgres/0004_secrets.sql"),
+    },
+    Migration { version: 5, name: "audit", sql: include_str!("../../migrations/postgres/0005_audit.sql") },
 ];
 
 impl Migration {

@@ -26,7 +26,9 @@ pub use sqlite::{SqliteHistory, SqliteStore};
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{Amount, Definition, Epoch, LiveState, Micros, Row, SeriesId, Span, Tally};
+use dataflows::types::{
+    Amount, AuditEntry, Definition, Epoch, LiveState, Micros, Row, SeriesId, Span, Tally,
+};
 
 /// `through` of a part behind which nothing of its emission is left. No series has this number.
 pub const ALL_SERIES: SeriesId = SeriesId(u32::MAX);
@@ -77,6 +79,15 @@ impl Part<'_> {
             |rows: &PartRows<'_>| done.filter(|(upper, _)| *upper == rows.upper).map(|(_, through)| through);
         Due { definitions: &self.definitions[first..], rows: rows.map(|rows| (rows, after(rows))) }
     }
+}
+
+/// Definitions with their epochs and their places in them. Epochs come whole, so that a definition has the same place each
+/// time it comes.
+fn in_epochs(definitions: &[(Epoch, Definition)]) -> impl Iterator<Item = (Epoch, u32, &Definition)> {
+    definitions.chunk_by(|(one, _), (next, _)| one == next).flat_map(|epoch| {
+        let places = epoch.iter().zip(0..);
+        places.map(|((epoch, definition), index)| (*epoch, index, definition))
+    })
 }
 
 /// The rows of one transaction: a stretch of one emission.
@@ -189,10 +200,35 @@ pub struct HistoryPage {
     pub progress: Option<(Epoch, SeriesId)>,
 }
 
+/// One page of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Only entries of this tenant.
+    pub business_id: Option<String>,
+    /// Strictly before: the cursor, since the newest come first.
+    pub before: Option<(Epoch, u32)>,
+    /// At most this many entries.
+    pub limit: usize,
+}
+
+/// One entry of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Of the definitions that it is about.
+    pub epoch: Epoch,
+    /// Its place among the definitions of the epoch.
+    pub index: u32,
+    /// What it says.
+    pub entry: AuditEntry,
+}
+
 /// The reading side; blocking, call it from `spawn_blocking`. Readers never wait for the writer.
 pub trait History: Send + Sync {
     /// One page; `class` is the batch interval of the series.
     fn rows(&self, query: &HistoryQuery, class: Span) -> Result<HistoryPage, StoreError>;
+
+    /// Entries of the audit log, newest first.
+    fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
 
     /// Whether the store answers at all.
     fn ready(&self) -> bool;

@@ -3,14 +3,17 @@
 //! Field names are column names. Words are those of the API, amounts and times text (`text`), so that nothing is lost on the
 //! way; `custom` goes beside them, byte for byte, because not every JSON text that a client may keep survives as a value.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use dataflows::types::{
-    Amount, ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, Scopes, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec, Span, StripeIntegration,
+    Actor, Amount, ApiKey, AuditEntry, Business, Customer, CustomerDetails, Definition, Epoch, KeyKind,
+    Limit, RetiredSecret, Scopes, Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, Span,
+    StripeIntegration, StripeKey, Webhook,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::AuditRow;
 use super::text::{read_amount, read_time, time};
 
 /// `businesses`.
@@ -105,6 +108,47 @@ struct StripeRow {
     export: String,
     overage_threshold: Option<String>,
     scale: Option<String>,
+}
+
+/// `stripe_keys`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct StripeKeyRow {
+    business_id: String,
+    key_name: String,
+    secret_key: String,
+    webhook_secret: String,
+    created_at: String,
+}
+
+/// `webhooks`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct WebhookRow {
+    business_id: String,
+    url: String,
+    secret: String,
+    created_at: String,
+    retired: Vec<RetiredRow>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct RetiredRow {
+    secret: String,
+    ends_at: String,
+}
+
+/// `audit_log`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct EntryRow {
+    epoch: i64,
+    entry: u32,
+    at: String,
+    actor_type: String,
+    actor_key: Option<String>,
+    actor_customer: Option<String>,
+    action: String,
+    business_id: String,
+    subject: String,
+    request_id: Option<String>,
 }
 
 impl From<&Business> for BusinessRow {
@@ -208,6 +252,108 @@ impl DetailsRow {
         };
         let (business_id, customer_id) = (self.business_id, self.customer_id);
         Some(Definition::CustomerDescribed { business_id, customer_id, details })
+    }
+}
+
+impl From<&StripeKey> for StripeKeyRow {
+    fn from(key: &StripeKey) -> Self {
+        StripeKeyRow {
+            business_id: key.business_id.clone(),
+            key_name: key.key_name.clone(),
+            secret_key: base64(&key.secret_key),
+            webhook_secret: base64(&key.webhook_secret),
+            created_at: time(key.created_at),
+        }
+    }
+}
+
+impl StripeKeyRow {
+    pub fn definition(self) -> Option<Definition> {
+        Some(Definition::StripeKeyPut(StripeKey {
+            business_id: self.business_id,
+            key_name: self.key_name,
+            secret_key: sealed(&self.secret_key)?,
+            webhook_secret: sealed(&self.webhook_secret)?,
+            created_at: read_time(&self.created_at)?,
+        }))
+    }
+}
+
+impl From<&Webhook> for WebhookRow {
+    fn from(webhook: &Webhook) -> Self {
+        let retired = |retired: &RetiredSecret| RetiredRow {
+            secret: base64(&retired.secret),
+            ends_at: time(retired.ends_at),
+        };
+        WebhookRow {
+            business_id: webhook.business_id.clone(),
+            url: webhook.url.clone(),
+            secret: base64(&webhook.secret),
+            created_at: time(webhook.created_at),
+            retired: webhook.retired.iter().map(retired).collect(),
+        }
+    }
+}
+
+impl WebhookRow {
+    pub fn definition(self) -> Option<Definition> {
+        let retired = |row: RetiredRow| {
+            Some(RetiredSecret { secret: sealed(&row.secret)?, ends_at: read_time(&row.ends_at)? })
+        };
+        Some(Definition::WebhookPut(Webhook {
+            business_id: self.business_id,
+            url: self.url,
+            secret: sealed(&self.secret)?,
+            created_at: read_time(&self.created_at)?,
+            retired: self.retired.into_iter().map(retired).collect::<Option<_>>()?,
+        }))
+    }
+}
+
+impl EntryRow {
+    pub fn new(epoch: Epoch, index: u32, entry: &AuditEntry) -> Self {
+        let (actor_type, actor_key, actor_customer) = match &entry.actor {
+            Actor::Server => ("server", None, None),
+            Actor::Admin => ("admin", None, None),
+            Actor::Key { kind: KeyKind::Business, key_name } => ("business", Some(key_name), None),
+            Actor::Key { kind: KeyKind::Customer { customer_id }, key_name } => {
+                ("customer_api", Some(key_name), Some(customer_id))
+            }
+        };
+        EntryRow {
+            epoch: epoch.cast_signed(),
+            entry: index,
+            at: time(entry.at),
+            actor_type: actor_type.to_owned(),
+            actor_key: actor_key.cloned(),
+            actor_customer: actor_customer.cloned(),
+            action: entry.action.clone(),
+            business_id: entry.business_id.clone(),
+            subject: entry.subject.clone(),
+            request_id: entry.request_id.clone(),
+        }
+    }
+
+    pub fn row(self) -> Option<AuditRow> {
+        let actor = match self.actor_type.as_str() {
+            "server" => Actor::Server,
+            "admin" => Actor::Admin,
+            "business" => Actor::Key { kind: KeyKind::Business, key_name: self.actor_key? },
+            "customer_api" => {
+                let kind = KeyKind::Customer { customer_id: self.actor_customer? };
+                Actor::Key { kind, key_name: self.actor_key? }
+            }
+            _ => return None,
+        };
+        let entry = AuditEntry {
+            at: read_time(&self.at)?,
+            actor,
+            action: self.action,
+            business_id: self.business_id,
+            subject: self.subject,
+            request_id: self.request_id,
+        };
+        Some(AuditRow { epoch: self.epoch.cast_unsigned(), index: self.entry, entry })
     }
 }
 
@@ -319,6 +465,15 @@ fn optional<T>(text: Option<String>, read: impl Fn(&str) -> Option<T>) -> Option
 
 fn span(text: &str) -> Option<Span> {
     Span::ALL.into_iter().find(|span| span.text() == text)
+}
+
+/// Ciphertext as text.
+pub(super) fn base64(sealed: &Sealed) -> String {
+    BASE64_STANDARD.encode(&sealed.0)
+}
+
+fn sealed(text: &str) -> Option<Sealed> {
+    BASE64_STANDARD.decode(text).ok().map(Sealed)
 }
 
 /// Words of 'read ingest manage'.

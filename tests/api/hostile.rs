@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use tracktags::admission::parse::Fault;
 use tracktags::admission::parse::business::BusinessBody;
 use tracktags::admission::parse::customer::CustomerBody;
-use tracktags::admission::parse::key::{self, NewKey};
+use tracktags::admission::parse::key::{self, KeyBody, NewKey};
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
 use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
 use tracktags::admission::parse::update::NewUpdate;
+use tracktags::admission::parse::webhook;
 
 const BOUNDS: Bounds = Bounds { max_event_age_secs_max: 86_400 };
 
@@ -163,6 +164,32 @@ proptest! {
     }
 
     #[test]
+    fn a_hostile_value_in_secrets_is_refused_at_its_field_and_not_shown(at in 0..6usize, value in hostile_value()) {
+        let field = [
+            "key_type", "key_name", "credentials", "credentials.secret_key", "credentials.webhook_secret", "url",
+        ][at];
+        let mut credentials = json!({"secret_key": "sk_test_1", "webhook_secret": "whsec_1"});
+        if let Some(name) = field.strip_prefix("credentials.") {
+            credentials[name] = value.clone();
+        }
+        let mut body = json!({"key_type": "stripe", "key_name": "k", "credentials": credentials});
+        if !field.contains('.') {
+            body[field] = value.clone();
+        }
+        let fault = match field {
+            "url" => webhook::parse(json!({"url": value}).to_string().as_bytes()).err(),
+            _ => KeyBody::parse(body.to_string().as_bytes(), &mut Vec::new()).err(),
+        };
+        if let Some(fault) = fault {
+            prop_assert!(concerns(&fault, field), "{field}: {fault:?}");
+            let shown = value.as_str().filter(|text| text.len() > 8);
+            prop_assert!(shown.is_none_or(|text| !format!("{fault:?}").contains(text)), "{fault:?}");
+        } else if at > 2 {
+            prop_assert!(value.as_str().is_some_and(|text| text.len() > 3), "{field} taken: {value}");
+        }
+    }
+
+    #[test]
     fn text_that_is_no_json_is_refused_at_its_field(
         at in 0..FIELDS.len(),
         text in prop_oneof![
@@ -185,7 +212,8 @@ proptest! {
         let _ = NewUpdate::parse(&bytes);
         let _ = CustomerBody::parse(&bytes);
         let _ = BusinessBody::parse(&bytes);
-        let _ = NewKey::parse(&bytes, key::BUSINESS, &mut Vec::new());
+        let _ = KeyBody::parse(&bytes, &mut Vec::new());
+        let _ = webhook::parse(&bytes);
         let _ = names::idempotency_key(&bytes);
         // A good body, cut or spoilt somewhere.
         let good = body("metadata.integrations.stripe.price_id", r#""price""#).into_bytes();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::support::SECRET_KEY;
 use super::support::api::{Client, Outcome, amount, count, text};
 use super::support::history;
 use super::support::server::{Launch, Server};
@@ -21,10 +22,21 @@ pub struct Admin {
 impl Admin {
     /// Starts a server.
     pub fn start(data_dir: &Path) -> Admin {
-        let server = Launch::dev(data_dir).workers(2).start();
+        let launch = Launch::dev(data_dir).workers(2).environment("TRACKTAGS_SECRET_KEY", SECRET_KEY);
+        let server = launch.start();
         let client = Client::new(&server.base());
         let key = fs::read_to_string(data_dir.join("admin-key")).expect("the admin key is kept");
         Admin { server, client, key: key.trim().to_owned() }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// SIGTERM, and the end of it.
+    pub fn stop(self) {
+        self.server.stop();
     }
 
     /// One request with the admin key alone.
@@ -67,7 +79,7 @@ fn two_businesses_do_not_see_each_other_and_one_ends_alone() {
     b.post(&foreign, r#"{"customer_id": "x", "name": "X"}"#).refused(404, "business_not_found");
 
     // A crash, then one of them ends.
-    admin.server.kill();
+    admin.kill();
     let admin = Admin::start(&data_dir);
     let [a, b] = [&tenants[0].1, &tenants[1].1].map(|key| admin.client.with_key(key));
     assert_eq!(amount(&a.get(CALLS).body(), "current_value"), "1".parse().ok());
@@ -87,7 +99,7 @@ fn two_businesses_do_not_see_each_other_and_one_ends_alone() {
     assert_eq!(count(&b.get("/api/v1/metrics").body(), "count"), Some(2));
 
     // What is gone is gone for the snapshot of the stop and for the next start, too.
-    admin.server.stop();
+    admin.stop();
     assert_eq!(history::series(&data_dir), Ok(2), "the series of the other one");
     let admin = Admin::start(&data_dir);
     admin.client.with_key(&tenants[0].1).get(CALLS).refused(401, "unauthorized");

@@ -4,10 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::support::KEY;
 use super::support::api::{Client, count, text};
 use super::support::server::{Launch, Server};
-use super::support::until;
+use super::support::{KEY, is_kept, until};
 
 const KEYS: &str = "/api/v1/businesses/biz_demo/keys";
 const SECOND: &str = "/api/v1/businesses/biz_demo/keys/business/second";
@@ -37,18 +36,6 @@ fn in_seconds(seconds: u64) -> String {
     format!(r#", "expires_at": "{at}""#)
 }
 
-/// Whether a file below the folder holds the text.
-fn is_kept(folder: &Path, secret: &str) -> bool {
-    fs::read_dir(folder).expect("a readable folder").flatten().any(|entry| {
-        let path = entry.path();
-        if path.is_dir() {
-            return is_kept(&path, secret);
-        }
-        let bytes = fs::read(&path).unwrap_or_default();
-        bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
-    })
-}
-
 #[test]
 fn a_key_is_rotated_and_works_no_more_once_deleted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -64,8 +51,8 @@ fn a_key_is_rotated_and_works_no_more_once_deleted() {
 
     // A crash changes nothing about it, and the key itself is nowhere.
     server.kill();
-    assert!(is_kept(&data_dir, KEY), "the search finds the demo's key in its file");
-    assert!(!is_kept(&data_dir, &made(&body)));
+    assert!(is_kept(&data_dir, KEY.as_bytes()), "the search finds the demo's key in its file");
+    assert!(!is_kept(&data_dir, made(&body).as_bytes()));
     let said = server.output() + &server.errors();
     assert!(!said.contains(&made(&body)));
     let (server, client) = start(&data_dir);
@@ -89,7 +76,7 @@ fn a_key_is_rotated_and_works_no_more_once_deleted() {
 fn no_key_makes_one_that_may_do_more_or_lives_longer() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (_server, client) = start(&folder.path().join("data"));
-    client.post(KEYS, &asked("stripe", "s", "")).refused(400, "invalid_option");
+    client.post(KEYS, &asked("customer_api", "s", "")).refused(400, "invalid_option");
     client.post(KEYS, &asked("business", "s", r#", "scopes": ["all"]"#)).refused(400, "invalid_option");
     client.post(KEYS, &asked("business", "s", r#", "scopes": []"#)).refused(400, "invalid_option");
     client.post(KEYS, &asked("business", "s", &in_seconds(0))).refused(422, "expired");

@@ -8,6 +8,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
+mod billing;
 mod businesses;
 mod customers;
 mod cuts;
@@ -16,6 +18,7 @@ mod database_faults;
 mod keys;
 mod kills;
 mod readme;
+mod secrets;
 mod seed;
 mod starts;
 mod stops;

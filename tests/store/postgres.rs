@@ -1,9 +1,12 @@
 //! What only PostgreSQL has: the claim on a schema, the way back from tables to definitions, TLS.
 
 use std::process::Command;
+use std::sync::Arc;
 
-use dataflows::types::{Definition, LiveState, Operation, RowKind, SeriesId, SeriesRecord, SeriesSpec, Span};
-use tracktags::store::{ALL_SERIES, Claim, Part, PostgresStore, Store, StoreError, Target};
+use dataflows::types::{
+    Actor, AuditEntry, Definition, LiveState, Operation, RowKind, SeriesId, SeriesRecord, SeriesSpec, Span,
+};
+use tracktags::store::{ALL_SERIES, AuditQuery, Claim, Part, PostgresStore, Store, StoreError, Target};
 
 use super::reading::described;
 use super::support::*;
@@ -36,10 +39,17 @@ fn the_newest_start_writes_and_an_older_one_never_again() {
 
 #[test]
 fn another_journal_takes_a_schema_only_when_it_is_empty_and_the_other_is_gone() {
-    let cluster = Cluster::start();
+    let cluster = Arc::new(Cluster::start());
     let url = cluster.url();
     let mut first = store_of(&url, JOURNAL);
-    define(&mut first, 7, vec![created(1)]);
+    let told = |action: &str| {
+        let (action, business_id, subject) = (action.to_owned(), "biz_1".to_owned(), "s".to_owned());
+        let entry =
+            AuditEntry { at: T0, actor: Actor::Admin, action, business_id, subject, request_id: None };
+        Definition::Audited(entry)
+    };
+    define(&mut first, 6, vec![created(1), told("one")]);
+    define(&mut first, 7, vec![told("two"), told("three")]);
     let refused = |mut store: PostgresStore| match store.progress() {
         Err(StoreError::Fatal(sentence)) => sentence,
         other => panic!("not refused: {other:?}"),
@@ -55,11 +65,25 @@ fn another_journal_takes_a_schema_only_when_it_is_empty_and_the_other_is_gone() 
         "epochs of another journal mean nothing"
     );
     assert!(matches!(first.commit(&nothing(JOURNAL)), Err(StoreError::Fenced(_))));
+    let one =
+        Part { journal_id: "journal-2", definitions: &[(1, told("four")), (7, told("five"))], rows: None };
+    second.commit(&one).expect("committed");
     // An hour without a heartbeat.
     let sql = "UPDATE tracktags.writer SET heartbeat_at = now() - interval '1 hour'";
     cluster.connect().batch_execute(sql).expect("aged");
     claiming(&url, "journal-3", false, true).progress().expect("nobody is there any more");
     assert!(matches!(second.commit(&nothing("journal-2")), Err(StoreError::Fenced(_))));
+    let mut fourth = claiming(&url, "journal-4", true, true);
+    let six = Part { journal_id: "journal-4", definitions: &[(7, told("six"))], rows: None };
+    fourth.commit(&six).expect("committed");
+    let query = AuditQuery { business_id: Some("biz_1".into()), before: None, limit: 100 };
+    let database = Database::existing(&cluster, &url);
+    let mut log = database.reader().audit(&query).expect("readable");
+    let actions: Vec<_> = log.iter().map(|row| row.entry.action.as_str()).collect();
+    assert_eq!(actions, ["six", "five", "four", "three", "two", "one"], "in order over four journals");
+    let (third, rest) = (log[2].clone(), log.split_off(3));
+    let before = Some((third.epoch, third.index));
+    assert_eq!(database.reader().audit(&AuditQuery { before, ..query }), Ok(rest));
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What readers see: pages of history, the projection of definitions, the view of current usage.
 
 use dataflows::types::{
-    Action, Amount, ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, LiveState,
-    MetricType, Micros, Operator, Scopes, SeriesId, SeriesSpec, Span, StripeIntegration, Tally,
+    Action, Actor, Amount, ApiKey, AuditEntry, Business, Customer, CustomerDetails, Definition, KeyKind,
+    Limit, LiveState, MetricType, Micros, Operator, RetiredSecret, Scopes, Sealed, SeriesId, SeriesSpec,
+    Span, StripeIntegration, StripeKey, Tally, Webhook,
 };
-use tracktags::store::{ALL_SERIES, History, HistoryQuery, SqliteHistory, Store, StoreError};
+use tracktags::store::{
+    ALL_SERIES, AuditQuery, History, HistoryQuery, Part, SqliteHistory, Store, StoreError,
+};
 
 use super::support::*;
 
@@ -66,6 +69,8 @@ fn readers_do_not_wait_for_a_writer_and_say_so_when_there_is_no_database() {
     let query = HistoryQuery { series: SeriesId(1), start: None, end: None, before: None, limit: 1 };
     assert!(matches!(history.rows(&query, Span::S15), Err(StoreError::Unavailable(_))));
     assert!(!history.ready());
+    let page = AuditQuery { business_id: None, before: None, limit: 1 };
+    assert!(matches!(history.audit(&page), Err(StoreError::Unavailable(_))));
     drop(database.store());
     let writer = database.sql();
     writer.execute_batch("BEGIN IMMEDIATE").expect("locked");
@@ -142,7 +147,14 @@ fn definitions_are_tables() {
                     customer_name: "Gone".into(),
                     created_at: T0,
                 }),
+                stripe_key("biz_2", "live"),
+                webhook("biz_2", &[]),
                 Definition::BusinessDeleted { business_id: "biz_2".into() },
+                stripe_key("biz_1", "live"),
+                stripe_key("biz_1", "ended"),
+                Definition::StripeKeyEnded { business_id: business_id.clone(), key_name: "ended".into() },
+                webhook("biz_1", &[]),
+                webhook("biz_1", &[60]),
                 key("main", KeyKind::Business, Scopes::ALL, Some(at(60))),
                 key("theirs", of_customer, reading, None),
                 key("gone", KeyKind::Business, Scopes::ALL, None),
@@ -168,6 +180,10 @@ fn definitions_are_tables() {
                 format!("biz_1|theirs|customer_api|cust_1|{}|read|-|{t0}", hash(b't')),
             ]
         );
+        assert_eq!(database.lines("SELECT * FROM stripe_keys"), [format!("biz_1|live|AQI=|Aw==|{t0}")]);
+        let retired = r#"[{"ends_at":"2026-11-24T06:01:00.000000Z","secret":"BQ=="}]"#;
+        let webhook = format!("biz_1|https://example.test/hook|BA==|{t0}|{retired}");
+        assert_eq!(database.lines("SELECT * FROM webhooks"), [webhook]);
         assert_eq!(
             database.lines("SELECT * FROM series"),
             [format!(
@@ -177,6 +193,72 @@ fn definitions_are_tables() {
             )]
         );
     });
+}
+
+#[test]
+fn the_audit_log_is_read_newest_first_and_a_repetition_changes_nothing() {
+    on_every_store(|database| {
+        let mut store = database.store();
+        let entry = |business_id: &str, action: &str, actor: Actor| AuditEntry {
+            at: T0,
+            actor,
+            action: action.into(),
+            business_id: business_id.into(),
+            subject: "s".into(),
+            request_id: (action == "two").then(|| "req_1".into()),
+        };
+        let kind = KeyKind::Customer { customer_id: "c".into() };
+        let one = entry("biz_1", "one", Actor::Key { kind: KeyKind::Business, key_name: "k".into() });
+        let two = entry("biz_2", "two", Actor::Key { kind, key_name: "k".into() });
+        let (three, four) = (entry("biz_1", "three", Actor::Admin), entry("biz_1", "four", Actor::Server));
+        let told = |entry: &AuditEntry| Definition::Audited(entry.clone());
+        define(&mut store, 1, vec![created(1), told(&one), created(2), told(&two)]);
+        define(&mut store, 2, vec![told(&three)]);
+        let history = database.reader();
+        let page = |business_id: Option<&str>, before, limit| {
+            let query = AuditQuery { business_id: business_id.map(str::to_owned), before, limit };
+            let rows = history.audit(&query).expect("readable").into_iter();
+            rows.map(|row| (row.epoch, row.index, row.entry)).collect::<Vec<_>>()
+        };
+        let all = [(2, 0, three), (1, 3, two), (1, 1, one)];
+        assert_eq!(page(None, None, 10), all);
+        assert_eq!(page(None, Some((2, 0)), 10), all[1..]);
+        assert_eq!(page(None, Some((1, 3)), 1), all[2..]);
+        assert_eq!(page(Some("biz_1"), None, 10), [all[0].clone(), all[2].clone()]);
+        assert_eq!(page(Some("biz_1"), Some((2, 0)), 1), all[2..]);
+        assert_eq!(page(Some("biz_3"), None, 10), []);
+        // As if the store had been given back its past: the same epochs come again.
+        database.execute("UPDATE sink_progress SET upper = 0 WHERE class = 'definitions'");
+        let [last, second, first] = all.each_ref().map(|(_, _, entry)| told(entry));
+        let again = [(1, created(1)), (1, first), (1, created(2)), (1, second), (2, last)];
+        let part = Part { journal_id: JOURNAL, definitions: &again, rows: None };
+        store.commit(&part).expect("committed again, in one part");
+        assert_eq!(page(None, None, 10), all);
+        define(&mut store, 3, vec![told(&four)]);
+        assert_eq!(page(None, None, 1), [(3, 0, four)]);
+    });
+}
+
+fn stripe_key(business_id: &str, key_name: &str) -> Definition {
+    Definition::StripeKeyPut(StripeKey {
+        business_id: business_id.into(),
+        key_name: key_name.into(),
+        secret_key: Sealed(vec![1, 2]),
+        webhook_secret: Sealed(vec![3]),
+        created_at: T0,
+    })
+}
+
+/// A webhook with retired secrets that end so many seconds after T0.
+fn webhook(business_id: &str, retired: &[u64]) -> Definition {
+    let retired = retired.iter().map(|&end| RetiredSecret { secret: Sealed(vec![5]), ends_at: at(end) });
+    Definition::WebhookPut(Webhook {
+        business_id: business_id.into(),
+        url: "https://example.test/hook".into(),
+        secret: Sealed(vec![4]),
+        created_at: T0,
+        retired: retired.collect(),
+    })
 }
 
 /// A description in which every field differs from the default.
@@ -268,7 +350,6 @@ fn current_usage_reads_the_initial_value_once_a_period_has_ended() {
         assert!(store.progress().is_ok());
     });
 }
-
 /// A tenant with a key and two customers, one with a key, in the order in which tables give them back.
 pub fn tenants(odd: &str) -> Vec<Definition> {
     let key = |name: &str, kind, hash: u8, created_at| {
@@ -310,6 +391,8 @@ pub fn tenants(odd: &str) -> Vec<Definition> {
         key("main", KeyKind::Business, 1, at(1)),
         key("theirs", KeyKind::Customer { customer_id: "cust_1".into() }, 2, at(2)),
     ];
+    definitions.push(stripe_key("biz_1", "live"));
+    definitions.push(webhook("biz_1", &[60]));
     definitions.extend(customer("cust_1", at(1), full));
     definitions.extend(customer("cust_2", at(2), CustomerDetails::default()));
     definitions

@@ -65,9 +65,14 @@ impl Database {
 
     /// An empty schema of a cluster.
     pub fn on(cluster: &Arc<Cluster>, url: String) -> Database {
-        let database = Database(Backend::Postgres { cluster: cluster.clone(), url });
+        let database = Database::existing(cluster, &url);
         database.lose_everything();
         database
+    }
+
+    /// The schema of a cluster as it is.
+    pub fn existing(cluster: &Arc<Cluster>, url: &str) -> Database {
+        Database(Backend::Postgres { cluster: cluster.clone(), url: url.to_owned() })
     }
 
     fn name(&self) -> String {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dataflows::types::{Amount, Tally};
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::postgres::Cluster;
@@ -91,11 +92,23 @@ pub fn series(data_dir: &Path) -> Result<u32, String> {
     open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
 }
 
+/// The encrypted credentials of the demo business for Stripe of that name: secret key and webhook secret, as base64.
+pub fn stripe_key(data_dir: &Path, key_name: &str) -> Result<Option<(String, String)>, String> {
+    let sql =
+        "SELECT secret_key, webhook_secret FROM stripe_keys WHERE business_id = 'biz_demo' AND key_name = ?1";
+    pair(data_dir, sql, key_name)
+}
+
 /// Name and description of a customer of the demo business; none if it has no row.
 pub fn customer(data_dir: &Path, customer_id: &str) -> Result<Option<(String, Option<String>)>, String> {
     let sql = "SELECT customer_name, description FROM customers WHERE business_id = 'biz_demo' AND customer_id = ?1";
+    pair(data_dir, sql, customer_id)
+}
+
+/// The two columns of the row that a query finds for a name.
+fn pair<T: FromSql>(data_dir: &Path, sql: &str, name: &str) -> Result<Option<(String, T)>, String> {
     let read = |connection: Connection| {
-        connection.query_row(sql, [customer_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        connection.query_row(sql, [name], |row| Ok((row.get(0)?, row.get(1)?))).optional()
     };
     open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
 }

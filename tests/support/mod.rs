@@ -10,11 +10,14 @@ pub mod ledger;
 pub mod postgres;
 pub mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The key of the demo business in tests that do not read it from the data directory.
 pub const KEY: &str = "tk_live_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
+
+/// A secret key of the service.
+pub const SECRET_KEY: &str = "8f1d3c5b7a9e02468ace13579bdf0f1e2d3c4b5a69788796a5b4c3d2e1f00718";
 
 /// `short`, or `long` under `tests/run --full`.
 pub fn rounds(short: usize, long: usize) -> usize {
@@ -24,6 +27,20 @@ pub fn rounds(short: usize, long: usize) -> usize {
 /// The root of the repository.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether a file below the folder holds these bytes.
+pub fn is_kept(folder: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).expect("a readable folder").flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return is_kept(&path, bytes);
+        }
+        let content = std::fs::read(&path).unwrap_or_default();
+        // What is prepared for later frames are zeros.
+        let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        content[..end].windows(bytes.len()).any(|window| window == bytes)
+    })
 }
 
 /// Asks `question` every few milliseconds until it answers `Ok`; after `limit` the last `Err` is the answer.

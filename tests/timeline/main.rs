@@ -13,7 +13,7 @@ use tracktags::admission::UpdateRequest;
 use tracktags::app::{Service, Signals, journal_options};
 use tracktags::clock::MockClock;
 use tracktags::config::{Config, Options};
-use tracktags::control::Change;
+use tracktags::control::Origin;
 use tracktags::http::Rooms;
 use tracktags::journal;
 use tracktags::sinks::SinkHealth;
@@ -74,9 +74,10 @@ async fn define(rooms: &Rooms) -> tracktags::control::SeriesHandle {
         customer_name: "Demo".into(),
         created_at: NOON,
     });
-    rooms.control.request(Change::Define(vec![business, customer])).await.expect("the customer is defined");
+    let edits = rooms.control.by(Origin::SERVER);
+    edits.define(vec![business, customer]).await.expect("the customer is defined");
     let (key, spec) = api_usage();
-    rooms.control.create_series(key, spec).await.expect("the series is created").handle
+    edits.create_series(key, spec).await.expect("the series is created").handle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

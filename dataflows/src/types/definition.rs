@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, Limit, MetricType, Micros, Operation, SeriesId, SeriesKey, Shape, Span};
+use super::{
+    Amount, AuditEntry, Limit, MetricType, Micros, Operation, SeriesId, SeriesKey, Shape, Span, StripeKey,
+    Webhook,
+};
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,19 @@ pub enum Definition {
         /// BLAKE3 of the whole key text.
         hash: [u8; 32],
     },
+    /// Credentials for Stripe.
+    StripeKeyPut(StripeKey),
+    /// Credentials for Stripe go.
+    StripeKeyEnded {
+        /// Whose.
+        business_id: String,
+        /// Its name.
+        key_name: String,
+    },
+    /// Where a tenant's messages go and what they are signed with.
+    WebhookPut(Webhook),
+    /// Who made the definitions before it, in the same epoch. Changes nothing itself.
+    Audited(AuditEntry),
 }
 
 /// A tenant.

@@ -1,11 +1,14 @@
 //! The vocabulary: every word that two rooms share, in one sense each.
 //!
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
-//! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal.
+//! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
+//! `secret` what of a tenant's is encrypted, `audit` who changed what.
 //! Nothing here computes more than a conversion.
 
+mod audit;
 mod definition;
 pub mod packed;
+mod secret;
 mod series;
 mod state;
 mod work;
@@ -13,10 +16,12 @@ mod work;
 pub use crate::amount::{Amount, AmountError};
 pub use crate::tally::{Reading, Tally};
 pub use crate::window::{Span, Window};
+pub use audit::{Actor, AuditEntry};
 pub use definition::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec,
     StripeIntegration,
 };
+pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use state::{MergeState, PeriodState, SeriesState, WindowState};
 pub use work::{

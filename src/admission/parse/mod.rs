@@ -17,6 +17,7 @@ pub mod object;
 mod rules;
 pub mod series;
 pub mod update;
+pub mod webhook;
 
 use thiserror::Error;
 

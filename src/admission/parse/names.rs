@@ -4,6 +4,7 @@
 //! |---|---|
 //! | metric name | `[A-Za-z0-9_.:-]{1,100}` |
 //! | customer id, event id, price id | 1 to 255 printable ASCII characters without space and `/` |
+//! | secret of another service | 1 to 255 printable ASCII characters without space |
 //! | idempotency key | 1 to 255 printable ASCII characters, bare or as a quoted string (RFC 8941 `sf-string`) |
 //! | time | RFC 3339, years 0001 to 9999; digits beyond the microsecond are cut off |
 //! | URL | `http` or `https`, a host, no user information, at most 2,048 ASCII characters |
@@ -100,6 +101,15 @@ pub fn id(field: &str, text: &str) -> Result<String, Fault> {
     let detail =
         format!("{field} must be 1 to {ID_BYTES_MAX} printable ASCII characters without space and /");
     Err(Fault::malformed(field, "invalid_id", detail))
+}
+
+/// A secret of another service. What it is shows in no fault.
+pub fn secret(field: &str, text: &str) -> Result<String, Fault> {
+    if (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    let detail = format!("{field} must be 1 to {ID_BYTES_MAX} printable ASCII characters without space");
+    Err(Fault::malformed(field, "invalid_secret", detail))
 }
 
 /// The value of an `Idempotency-Key` header.

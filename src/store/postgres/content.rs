@@ -2,14 +2,16 @@
 //!
 //! Read by the writer behind its claim: nobody else changes the tables meanwhile, but for a user by hand.
 
-use dataflows::types::{Definition, LiveState, Micros, Row, RowKind, SeriesId, Span};
+use dataflows::types::{LiveState, Micros, Row, RowKind, SeriesId, Span};
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::rows::tally_at;
 use super::values::{At, Numeric};
 use super::{Session, Target, column};
-use crate::store::records::{BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow};
+use crate::store::records::{
+    BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, StripeKeyRow, WebhookRow,
+};
 use crate::store::{Content, StoreError};
 
 /// Windows that a start keeps in memory, counted back from now.
@@ -49,7 +51,7 @@ const NEXT_SERIES: &str = "
 /// Reads it. `now` decides which rows are among the last.
 pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Result<Content, StoreError> {
     let mut definitions = Vec::new();
-    for table in ["businesses", "api_keys", "customers"] {
+    for table in ["businesses", "api_keys", "stripe_keys", "webhooks", "customers"] {
         // In the order in which they were made: what depends on another came later.
         let sql =
             format!("SELECT row_to_json(kept)::text FROM {{schema}}.{table} AS kept ORDER BY created_at");
@@ -58,6 +60,8 @@ pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Res
             match table {
                 "businesses" => definitions.extend([parsed(text, BusinessRow::definition)?]),
                 "api_keys" => definitions.extend([parsed(text, KeyRow::definition)?]),
+                "stripe_keys" => definitions.extend([parsed(text, StripeKeyRow::definition)?]),
+                "webhooks" => definitions.extend([parsed(text, WebhookRow::definition)?]),
                 _ => definitions
                     .extend([parsed(text, CustomerRow::definition)?, parsed(text, DetailsRow::definition)?]),
             }
@@ -114,13 +118,16 @@ fn series(row: &tokio_postgres::Row) -> Result<SeriesId, StoreError> {
     Ok(SeriesId(column::<i64>(row, 0)? as u32))
 }
 
-fn parsed<T: DeserializeOwned>(
+/// A row that came as JSON, read back.
+pub(super) fn parsed<T: DeserializeOwned, U>(
     text: &str,
-    definition: impl FnOnce(T) -> Option<Definition>,
-) -> Result<Definition, StoreError> {
-    let row = serde_json::from_str(text).ok().and_then(definition);
+    read: impl FnOnce(T) -> Option<U>,
+) -> Result<U, StoreError> {
+    let row = serde_json::from_str(text).ok().and_then(read);
     row.ok_or_else(|| {
         let begin: String = text.chars().take(120).collect();
-        StoreError::Fatal(format!("a definition in the database cannot be read, begin of it: {begin}"))
+        StoreError::Fatal(format!(
+            "a row of the database was not written by this program, it begins with: {begin}"
+        ))
     })
 }

@@ -11,8 +11,10 @@ use serde::Serialize;
 use tokio_postgres::types::Type;
 
 use super::{Session, Target};
-use crate::store::StoreError;
-use crate::store::records::{BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, SpecRow};
+use crate::store::records::{
+    BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, SpecRow, StripeKeyRow, WebhookRow,
+};
+use crate::store::{StoreError, in_epochs};
 
 const PUT_BUSINESSES: &str = "
     INSERT INTO {schema}.businesses
@@ -41,6 +43,23 @@ const DESCRIBE_CUSTOMERS: &str = "
         stripe_price_id = new.stripe_price_id, subscription_ends_at = new.subscription_ends_at
     FROM json_populate_recordset(NULL::{schema}.customers, $1::text::json) AS new
     WHERE known.business_id = new.business_id AND known.customer_id = new.customer_id";
+
+const PUT_STRIPE_KEYS: &str = "
+    INSERT INTO {schema}.stripe_keys
+    SELECT * FROM json_populate_recordset(NULL::{schema}.stripe_keys, $1::text::json)
+    ON CONFLICT (business_id, key_name) DO UPDATE
+    SET secret_key = excluded.secret_key, webhook_secret = excluded.webhook_secret, created_at = excluded.created_at";
+
+const PUT_WEBHOOKS: &str = "
+    INSERT INTO {schema}.webhooks
+    SELECT * FROM json_populate_recordset(NULL::{schema}.webhooks, $1::text::json)
+    ON CONFLICT (business_id) DO UPDATE
+    SET url = excluded.url, secret = excluded.secret, created_at = excluded.created_at, retired = excluded.retired";
+
+const PUT_ENTRIES: &str = "
+    INSERT INTO {schema}.audit_log
+    SELECT * FROM json_populate_recordset(NULL::{schema}.audit_log, $1::text::json)
+    ON CONFLICT (epoch, entry) DO NOTHING";
 
 /// What describes a series, from `new`.
 const DESCRIPTION: &str = "metric_type = new.metric_type, operation = new.operation,
@@ -72,7 +91,11 @@ pub(super) async fn project(
     definitions: &[(Epoch, Definition)],
 ) -> Result<(), StoreError> {
     let (mut puts, mut ends) = (Puts::default(), Vec::new());
-    for (_, definition) in definitions {
+    for (epoch, index, definition) in in_epochs(definitions) {
+        if let Definition::Audited(entry) = definition {
+            puts.entries.push(EntryRow::new(epoch, index, entry));
+            continue;
+        }
         if let Definition::SeriesDeleted { series } = definition {
             puts.write(session, target).await?;
             ends.push(i64::from(series.0));
@@ -97,6 +120,9 @@ struct Puts<'a> {
     details: BTreeMap<(&'a str, &'a str), DetailsRow>,
     series: BTreeMap<SeriesId, (NamedSpecRow, &'a str)>,
     specs: BTreeMap<SeriesId, (SpecRow, &'a str)>,
+    stripe_keys: BTreeMap<(&'a str, &'a str), StripeKeyRow>,
+    webhooks: BTreeMap<&'a str, WebhookRow>,
+    entries: Vec<EntryRow>,
 }
 
 impl<'a> Puts<'a> {
@@ -125,10 +151,17 @@ impl<'a> Puts<'a> {
                     self.specs.insert(*series, (SpecRow::new(*series, spec), &spec.custom));
                 }
             },
+            Definition::StripeKeyPut(key) => {
+                self.stripe_keys.insert((&key.business_id, &key.key_name), key.into());
+            }
+            Definition::WebhookPut(webhook) => {
+                self.webhooks.insert(&webhook.business_id, webhook.into());
+            }
             // A cut shows in the next batch's `series_state`; which bodies were recorded is the journal's knowledge.
-            Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => {}
+            Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => {}
             Definition::KeyDeleted { .. }
             | Definition::KeyEnded { .. }
+            | Definition::StripeKeyEnded { .. }
             | Definition::SeriesDeleted { .. }
             | Definition::CustomerDeleted { .. }
             | Definition::BusinessDeleted { .. } => return false,
@@ -137,11 +170,15 @@ impl<'a> Puts<'a> {
     }
 
     async fn write(&mut self, session: &Session, target: &Target) -> Result<(), StoreError> {
-        let Puts { businesses, keys, customers, details, series, specs } = std::mem::take(self);
+        let Puts { businesses, keys, customers, details, series, specs, stripe_keys, webhooks, entries } =
+            std::mem::take(self);
         put(session, target, PUT_BUSINESSES, businesses.into_values()).await?;
         put(session, target, PUT_KEYS, keys.into_values()).await?;
         put(session, target, PUT_CUSTOMERS, customers.into_values()).await?;
         put(session, target, DESCRIBE_CUSTOMERS, details.into_values()).await?;
+        put(session, target, PUT_STRIPE_KEYS, stripe_keys.into_values()).await?;
+        put(session, target, PUT_WEBHOOKS, webhooks.into_values()).await?;
+        put(session, target, PUT_ENTRIES, entries.into_iter()).await?;
         let again = DESCRIPTION.replace("new.", "excluded.");
         let create = format!(
             "{PUT_SERIES} {NEW_SERIES} ON CONFLICT (series_id) DO UPDATE SET {again}, custom = excluded.custom"
@@ -211,6 +248,10 @@ async fn delete(session: &Session, target: &Target, definition: &Definition) -> 
             let hash = blake3::Hash::from_bytes(*hash).to_hex().to_string();
             session.run(&target.sql(&format!("{KEY} key_hash = $1")), &[(&hash, Type::TEXT)]).await?;
         }
+        Definition::StripeKeyEnded { business_id, key_name } => {
+            let sql = "DELETE FROM {schema}.stripe_keys WHERE business_id = $1 AND key_name = $2";
+            session.run(&target.sql(sql), &[(business_id, Type::TEXT), (key_name, Type::TEXT)]).await?;
+        }
         Definition::CustomerDeleted { business_id, customer_id } => {
             for table in ["api_keys", "customers"] {
                 let sql = target.sql(&format!("DELETE FROM {{schema}}.{table} WHERE {of_customer}"));
@@ -218,7 +259,7 @@ async fn delete(session: &Session, target: &Target, definition: &Definition) -> 
             }
         }
         Definition::BusinessDeleted { business_id } => {
-            for table in ["api_keys", "customers", "businesses"] {
+            for table in ["api_keys", "stripe_keys", "webhooks", "customers", "businesses"] {
                 let sql = target.sql(&format!("DELETE FROM {{schema}}.{table} WHERE business_id = $1"));
                 session.run(&sql, &[(business_id, Type::TEXT)]).await?;
             }
@@ -231,7 +272,10 @@ async fn delete(session: &Session, target: &Target, definition: &Definition) -> 
         | Definition::SeriesChanged { .. }
         | Definition::SeriesDeleted { .. }
         | Definition::SeriesCut { .. }
-        | Definition::PostRecorded { .. } => {}
+        | Definition::PostRecorded { .. }
+        | Definition::StripeKeyPut(_)
+        | Definition::WebhookPut(_)
+        | Definition::Audited(_) => {}
     }
     Ok(())
 }

@@ -9,14 +9,16 @@ use deadpool_postgres::{Pool, Runtime, Timeouts};
 use tokio::runtime::Handle;
 use tokio_postgres::types::{ToSql, Type};
 
-use dataflows::types::{Micros, SeriesId, Span};
+use dataflows::types::{Epoch, Micros, SeriesId, Span};
 
 use super::column;
 use super::connect::Target;
+use super::content::parsed;
 use super::errors::refused;
 use super::rows::tally_at;
 use super::values::{At, Numeric};
-use crate::store::{History, HistoryPage, HistoryQuery, HistoryRow, StoreError};
+use crate::store::records::EntryRow;
+use crate::store::{AuditQuery, AuditRow, History, HistoryPage, HistoryQuery, HistoryRow, StoreError};
 
 /// Connections at most; more readers wait for one.
 const READERS_MAX: usize = 4;
@@ -116,6 +118,22 @@ impl History for PostgresHistory {
             page.rows.push(HistoryRow { window_start, window_end, tally, value, flushed_at });
         }
         Ok(page)
+    }
+
+    fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        let (epoch, index) = query.before.unwrap_or((Epoch::MAX >> 1, u32::MAX));
+        let (epoch, index) = (epoch.cast_signed(), i64::from(index));
+        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        let whose = query.business_id.as_ref().map_or("", |_| "business_id = $4 AND ");
+        let sql = format!(
+            "SELECT row_to_json(kept)::text FROM {{schema}}.audit_log AS kept WHERE {whose} (epoch, entry) < ($1, $2)
+             ORDER BY epoch DESC, entry DESC LIMIT $3"
+        );
+        let mut values: Vec<(&(dyn ToSql + Sync), Type)> =
+            vec![(&epoch, Type::INT8), (&index, Type::INT8), (&limit, Type::INT8)];
+        values.extend(query.business_id.iter().map(|id| (id as &(dyn ToSql + Sync), Type::TEXT)));
+        let rows = self.query(&self.target.sql(&sql), &values)?;
+        rows.iter().map(|row| parsed(column(row, 0)?, EntryRow::row)).collect()
     }
 
     fn ready(&self) -> bool {

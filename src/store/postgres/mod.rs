@@ -42,6 +42,10 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// the disk when it returns.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '50s'; SET LOCAL lock_timeout = '10s'; \
                      SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL synchronous_commit = on";
+/// Moves all entries of the audit log below epoch 1, where a new journal begins, in their order; no two meet on the way.
+const AGE_ENTRIES: &str = "
+    UPDATE {schema}.audit_log SET epoch = epoch - shift
+    FROM (SELECT max(epoch) - least(min(epoch), 0) + 1 AS shift FROM {schema}.audit_log) AS all_entries";
 /// A writer whose heartbeat is older than this has stopped.
 const HEARTBEAT_TIMEOUT_SECS: f64 = 60.0;
 
@@ -243,6 +247,7 @@ impl Session {
             require_adoptable(target, claim, owner, age_secs)?;
             // Epochs of the other journal mean nothing here.
             self.run(&target.sql("DELETE FROM {schema}.sink_progress"), &[]).await?;
+            self.run(&target.sql(AGE_ENTRIES), &[]).await?;
             tracing::info!(journal = owner, "the database is continued by this journal");
         }
         let update = target.sql(

@@ -2,11 +2,14 @@
 //!
 //! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
 //! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
-//! `series_state`, and which bodies were recorded is the journal's knowledge.
+//! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
+//! encrypted. Entries of the audit log are in `audit`, since their place in the journal is their key.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use dataflows::types::{
-    ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, Scopes, SeriesId, SeriesRecord,
-    SeriesSpec, StripeIntegration,
+    ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, Scopes, Sealed, SeriesId,
+    SeriesRecord, SeriesSpec, StripeIntegration, StripeKey, Webhook,
 };
 use rusqlite::{ToSql, Transaction, params};
 use serde::Serialize;
@@ -46,10 +49,18 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         }
         Definition::BusinessDeleted { business_id } => {
             run("DELETE FROM api_keys WHERE business_id = ?1", params![business_id])?;
+            run("DELETE FROM stripe_keys WHERE business_id = ?1", params![business_id])?;
+            run("DELETE FROM webhooks WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])
         }
-        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => Ok(()),
+        Definition::StripeKeyPut(key) => put_stripe_key(&run, key),
+        Definition::StripeKeyEnded { business_id, key_name } => run(
+            "DELETE FROM stripe_keys WHERE business_id = ?1 AND key_name = ?2",
+            params![business_id, key_name],
+        ),
+        Definition::WebhookPut(webhook) => put_webhook(&run, webhook),
+        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
     }
 }
 
@@ -85,6 +96,39 @@ fn put_key(run: Run<'_>, key: &ApiKey) -> rusqlite::Result<()> {
 
 fn hex(hash: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
+fn put_stripe_key(run: Run<'_>, key: &StripeKey) -> rusqlite::Result<()> {
+    run(
+        "INSERT OR REPLACE INTO stripe_keys VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            key.business_id,
+            key.key_name,
+            base64(&key.secret_key),
+            base64(&key.webhook_secret),
+            time(key.created_at),
+        ],
+    )
+}
+
+fn put_webhook(run: Run<'_>, webhook: &Webhook) -> rusqlite::Result<()> {
+    let retired = webhook.retired.iter().map(
+        |retired| serde_json::json!({"secret": base64(&retired.secret), "ends_at": time(retired.ends_at)}),
+    );
+    run(
+        "INSERT OR REPLACE INTO webhooks VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            webhook.business_id,
+            webhook.url,
+            base64(&webhook.secret),
+            time(webhook.created_at),
+            json(&retired.collect::<Vec<_>>()),
+        ],
+    )
+}
+
+fn base64(sealed: &Sealed) -> String {
+    BASE64_STANDARD.encode(&sealed.0)
 }
 
 fn put_customer(run: Run<'_>, customer: &Customer) -> rusqlite::Result<()> {

@@ -12,8 +12,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::super::text::{read_amount, read_time, time};
-use super::super::{History, HistoryPage, HistoryQuery, HistoryRow, StoreError};
-use super::{BUSY_TIMEOUT, progress_of, refused};
+use super::super::{AuditQuery, AuditRow, History, HistoryPage, HistoryQuery, HistoryRow, StoreError};
+use super::{BUSY_TIMEOUT, audit, progress_of, refused};
 
 /// Connections at most; more readers wait for one.
 const READERS_MAX: usize = 4;
@@ -113,6 +113,10 @@ impl History for SqliteHistory {
         })
     }
 
+    fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError> {
+        self.with(|connection| audit::read(connection, query))
+    }
+
     fn ready(&self) -> bool {
         self.with(|connection| connection.query_row("SELECT count(*) FROM writer", [], |_| Ok(()))).is_ok()
     }
@@ -143,11 +147,12 @@ pub(super) fn amount_at(columns: &rusqlite::Row<'_>, column: usize) -> rusqlite:
     read_amount(columns.get_ref(column)?.as_str()?).ok_or_else(|| foreign(column, "not a decimal amount"))
 }
 
-fn time_at(columns: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Micros> {
+/// Reads a time.
+pub(super) fn time_at(columns: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Micros> {
     read_time(columns.get_ref(column)?.as_str()?).ok_or_else(|| foreign(column, "not an RFC 3339 time"))
 }
 
 /// A text that this program does not write.
-fn foreign(column: usize, what: &'static str) -> rusqlite::Error {
+pub(super) fn foreign(column: usize, what: &'static str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }

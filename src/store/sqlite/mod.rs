@@ -7,6 +7,7 @@
 //! behind is rolled back by SQLite itself. A COMMIT that failed for anything but a lock is ambiguous: its frames may be
 //! in the WAL and a later recovery may find them whole.
 
+mod audit;
 mod definitions;
 mod history;
 mod rows;
@@ -16,11 +17,11 @@ pub use history::SqliteHistory;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dataflows::types::{Epoch, SeriesId, Span};
+use dataflows::types::{Definition, Epoch, SeriesId, Span};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::migrations::{self, Migration};
-use super::{ALL_SERIES, DEFINITIONS, Part, Progress, Store, StoreError};
+use super::{ALL_SERIES, DEFINITIONS, Part, Progress, Store, StoreError, in_epochs};
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -151,8 +152,11 @@ fn apply(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<()>
     let class = part.rows.as_ref().map(|rows| rows.class.text());
     let done = class.map(|class| progress_of(transaction, class)).transpose()?.flatten();
     let due = part.due(definitions_done, done);
-    for (_, definition) in due.definitions {
-        definitions::project(transaction, definition)?;
+    for (epoch, index, definition) in in_epochs(due.definitions) {
+        match definition {
+            Definition::Audited(entry) => audit::put(transaction, epoch, index, entry)?,
+            definition => definitions::project(transaction, definition)?,
+        }
     }
     if let Some((epoch, _)) = due.definitions.last() {
         put_progress(transaction, DEFINITIONS, *epoch, ALL_SERIES)?;

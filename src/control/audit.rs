@@ -1,0 +1,121 @@
+//! What the audit log says of a change: made here for all of them, from the change and who asked for it, and nowhere else.
+//!
+//! | action | subject |
+//! |---|---|
+//! | `series.create` `series.change` `series.delete` | `metric`, of a customer `customer/metric` |
+//! | `customer.create` `customer.change` `customer.delete` `billing.reset` | customer |
+//! | `business.create` `business.change` `business.delete` | business |
+//! | `key.create` `key.delete` | `business/name`, `customer_api/customer/name`, `stripe/name` |
+//! | `webhook.rotate` | `webhook` |
+//! | `server.start` | how many definitions the service made for the tenant itself |
+//!
+//! Names only: values may be secrets. That the initial value of a repeated POST was recorded is no change of a definition and
+//! has no entry; what a deletion takes along has none of its own.
+
+use std::collections::BTreeMap;
+
+use dataflows::types::{Actor, AuditEntry, Definition, KeyKind, Micros, SeriesKey};
+
+use super::{Change, Registry};
+
+/// Who asked for a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Who it was.
+    pub actor: Actor,
+    /// In which request.
+    pub request_id: Option<String>,
+}
+
+impl Origin {
+    /// The service itself.
+    pub const SERVER: Origin = Origin { actor: Actor::Server, request_id: None };
+}
+
+/// The entries of a change, given what is defined before it.
+pub(super) fn entries(change: &Change, registry: &Registry, origin: &Origin, at: Micros) -> Vec<Definition> {
+    let entry = |(action, business_id, subject): (&str, &str, String)| {
+        Definition::Audited(AuditEntry {
+            at,
+            actor: origin.actor.clone(),
+            action: action.to_owned(),
+            business_id: business_id.to_owned(),
+            subject,
+            request_id: origin.request_id.clone(),
+        })
+    };
+    match change {
+        Change::Define(definitions) => {
+            let mut counts = BTreeMap::new();
+            for business_id in definitions.iter().filter_map(|definition| business_of(definition, registry)) {
+                *counts.entry(business_id).or_insert(0) += 1;
+            }
+            let told = counts.into_iter().map(|(business_id, count): (_, u64)| {
+                let noun = if count == 1 { "definition" } else { "definitions" };
+                ("server.start", business_id, format!("{count} {noun}"))
+            });
+            told.map(entry).collect()
+        }
+        change => told(change, registry).map(entry).into_iter().collect(),
+    }
+}
+
+/// Action, business and subject.
+fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'a str, String)> {
+    Some(match change {
+        Change::CreateSeries { key, .. } => ("series.create", &key.business_id, series(key)),
+        Change::DescribeSeries { key, .. } => ("series.change", &key.business_id, series(key)),
+        Change::DeleteSeries { key } => ("series.delete", &key.business_id, series(key)),
+        Change::ResetBilling { business_id, customer_id } => {
+            ("billing.reset", business_id, customer_id.clone())
+        }
+        Change::PutCustomer { record, must_be_new } => {
+            let action = if *must_be_new { "customer.create" } else { "customer.change" };
+            (action, &record.customer.business_id, record.customer.customer_id.clone())
+        }
+        Change::DeleteCustomer { business_id, customer_id } => {
+            ("customer.delete", business_id, customer_id.clone())
+        }
+        Change::PutBusiness(business) => {
+            let is_new = registry.business(&business.business_id).is_none();
+            let action = if is_new { "business.create" } else { "business.change" };
+            (action, &business.business_id, business.business_id.clone())
+        }
+        Change::DeleteBusiness { business_id } => ("business.delete", business_id, business_id.clone()),
+        Change::CreateKey(new) => ("key.create", &new.business_id, key(&new.kind, &new.key_name)),
+        Change::DeleteKey { business_id, kind, key_name } => ("key.delete", business_id, key(kind, key_name)),
+        Change::CreateStripeKey(new) => ("key.create", &new.business_id, format!("stripe/{}", new.key_name)),
+        Change::DeleteStripeKey { business_id, key_name } => {
+            ("key.delete", business_id, format!("stripe/{key_name}"))
+        }
+        Change::PutWebhook { business_id, .. } => ("webhook.rotate", business_id, "webhook".to_owned()),
+        Change::RecordPost { .. } | Change::Define(_) => return None,
+    })
+}
+
+fn series(key: &SeriesKey) -> String {
+    match &key.customer_id {
+        Some(customer_id) => format!("{customer_id}/{}", key.metric_name),
+        None => key.metric_name.clone(),
+    }
+}
+
+fn key(kind: &KeyKind, key_name: &str) -> String {
+    match kind {
+        KeyKind::Business => format!("business/{key_name}"),
+        KeyKind::Customer { customer_id } => format!("customer_api/{customer_id}/{key_name}"),
+    }
+}
+
+/// Whose definition it is, of those that the service makes itself.
+fn business_of<'a>(definition: &'a Definition, registry: &'a Registry) -> Option<&'a str> {
+    Some(match definition {
+        Definition::BusinessPut(business) => &business.business_id,
+        Definition::KeyPut(key) => &key.business_id,
+        Definition::CustomerPut(customer) => &customer.business_id,
+        Definition::SeriesCreated(record) => &record.key.business_id,
+        Definition::SeriesCut { series } => &registry.by_id(*series)?.record.key.business_id,
+        // A key that is replaced is ended beside the new one; the service makes no others.
+        _ => return None,
+    })
+}

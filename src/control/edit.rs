@@ -1,0 +1,136 @@
+//! The changes that somebody asks for, one method each: a `Change` through the control thread, and what comes of it. There is
+//! no way to one without saying who it is.
+
+use dataflows::types::{
+    ApiKey, Business, Definition, KeyKind, Sealed, SeriesId, SeriesKey, SeriesSpec, StripeKey, Webhook,
+};
+
+use super::{
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, Origin,
+    SeriesHandle, hash_key, new_key,
+};
+
+/// The changes, as somebody makes them.
+pub struct Edits<'a> {
+    control: &'a Control,
+    origin: Origin,
+}
+
+impl Control {
+    /// The changes, as made by this one.
+    pub fn by(&self, origin: Origin) -> Edits<'_> {
+        Edits { control: self, origin }
+    }
+}
+
+impl Edits<'_> {
+    /// How many definitions the change took; 0 if everything is so already.
+    async fn request(&self, change: Change) -> Result<usize, ControlError> {
+        self.control.request(change, self.origin.clone()).await
+    }
+
+    /// Definitions that the service itself makes at a start.
+    pub async fn define(&self, definitions: Vec<Definition>) -> Result<(), ControlError> {
+        self.request(Change::Define(definitions)).await.map(drop)
+    }
+
+    /// Creates a series, or finds it.
+    pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
+        let made = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
+        let handle = self.control.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
+        Ok(Created { handle, existed: made == 0 })
+    }
+
+    /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
+    /// knows: the caller asks.
+    pub async fn change_series(
+        &self,
+        key: &SeriesKey,
+        spec: SeriesSpec,
+    ) -> Result<SeriesHandle, ControlError> {
+        self.request(Change::DescribeSeries { key: key.clone(), spec }).await?;
+        self.control.resolve(key).ok_or(ControlError::NoSuchSeries)
+    }
+
+    /// Deletes a series.
+    pub async fn delete_series(&self, key: &SeriesKey) -> Result<(), ControlError> {
+        self.request(Change::DeleteSeries { key: key.clone() }).await.map(drop)
+    }
+
+    /// Starts a new live period of every series that a customer is billed by; how many there are.
+    pub async fn reset_billing(&self, business_id: &str, customer_id: &str) -> Result<usize, ControlError> {
+        let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
+        self.request(Change::ResetBilling { business_id, customer_id }).await
+    }
+
+    /// Remembers that a POST with this body has been recorded as an update of the series.
+    pub async fn record_post(&self, series: SeriesId, body_hash: u128) -> Result<(), ControlError> {
+        self.request(Change::RecordPost { series, body_hash }).await.map(drop)
+    }
+
+    /// Defines a customer, or defines it anew.
+    pub async fn put_customer(&self, record: CustomerRecord, must_be_new: bool) -> Result<(), ControlError> {
+        self.request(Change::PutCustomer { record, must_be_new }).await.map(drop)
+    }
+
+    /// Deletes a customer with its keys and series.
+    pub async fn delete_customer(&self, business_id: &str, customer_id: &str) -> Result<(), ControlError> {
+        let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
+        self.request(Change::DeleteCustomer { business_id, customer_id }).await.map(drop)
+    }
+
+    /// Defines a business, or defines it anew.
+    pub async fn put_business(&self, business: Business) -> Result<(), ControlError> {
+        self.request(Change::PutBusiness(business)).await.map(drop)
+    }
+
+    /// Deletes a business with its keys, customers and series.
+    pub async fn delete_business(&self, business_id: &str) -> Result<(), ControlError> {
+        self.request(Change::DeleteBusiness { business_id: business_id.to_owned() }).await.map(drop)
+    }
+
+    /// Makes a key: `described` but for its hash. Returns the key, which is nowhere else.
+    pub async fn create_key(&self, described: ApiKey) -> Result<String, ControlError> {
+        let prefix = match described.kind {
+            KeyKind::Business => BUSINESS_PREFIX,
+            KeyKind::Customer { .. } => CUSTOMER_PREFIX,
+        };
+        let key = new_key(prefix).map_err(|_| ControlError::NoRandomness)?;
+        self.request(Change::CreateKey(ApiKey { hash: hash_key(&key), ..described })).await?;
+        Ok(key)
+    }
+
+    /// Deletes a key. It works no more when this returns.
+    pub async fn delete_key(
+        &self,
+        business_id: &str,
+        kind: KeyKind,
+        key_name: &str,
+    ) -> Result<(), ControlError> {
+        let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
+        self.request(Change::DeleteKey { business_id, kind, key_name }).await.map(drop)
+    }
+
+    /// Makes credentials for Stripe.
+    pub async fn create_stripe_key(&self, key: StripeKey) -> Result<(), ControlError> {
+        self.request(Change::CreateStripeKey(key)).await.map(drop)
+    }
+
+    /// Deletes credentials for Stripe.
+    pub async fn delete_stripe_key(&self, business_id: &str, key_name: &str) -> Result<(), ControlError> {
+        let (business_id, key_name) = (business_id.to_owned(), key_name.to_owned());
+        self.request(Change::DeleteStripeKey { business_id, key_name }).await.map(drop)
+    }
+
+    /// Says where a business's messages go, and what they are signed with from now on.
+    pub async fn put_webhook(
+        &self,
+        business_id: &str,
+        url: String,
+        secret: Sealed,
+    ) -> Result<Webhook, ControlError> {
+        let change = Change::PutWebhook { business_id: business_id.to_owned(), url, secret };
+        self.request(change).await?;
+        self.control.webhook(business_id).ok_or(ControlError::NoSuchBusiness)
+    }
+}
