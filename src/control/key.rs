@@ -98,7 +98,7 @@ pub fn is_active(key: &ApiKey, now: impl Fn() -> Micros) -> bool {
 pub(super) struct Credential {
     pub key: ApiKey,
     principal: Principal,
-    /// When it was last used since the start; `NEVER_USED` before that. No definition, hence not in the journal.
+    /// When it was last used; `NEVER_USED` before that. No definition, hence not in the journal: a snapshot keeps it.
     last_used_at: AtomicI64,
 }
 
@@ -136,7 +136,12 @@ impl Credential {
         Some(&self.principal)
     }
 
-    /// When it was last used since the start.
+    /// It was used then, if not later.
+    pub fn used(&self, at: Micros) {
+        self.last_used_at.fetch_max(at.0, Ordering::Relaxed);
+    }
+
+    /// When it was last used.
     pub fn last_used_at(&self) -> Option<Micros> {
         let at = self.last_used_at.load(Ordering::Relaxed);
         (at != NEVER_USED).then_some(Micros(at))

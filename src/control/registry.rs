@@ -298,6 +298,19 @@ impl Registry {
         keys.find(|key| key.business_id == business_id && key.kind == *kind && key.key_name == key_name)
     }
 
+    /// When keys were last used, by hash; those that never were are left out.
+    pub fn used(&self) -> Vec<([u8; 32], Micros)> {
+        let used = |(hash, key): (&[u8; 32], &Credential)| Some((*hash, key.last_used_at()?));
+        self.keys.iter().filter_map(used).collect()
+    }
+
+    /// What `used` gave before a restart.
+    pub fn set_used(&self, used: &[([u8; 32], Micros)]) {
+        for (hash, at) in used {
+            self.keys.get(hash).into_iter().for_each(|key| key.used(*at));
+        }
+    }
+
     /// When a key was last used since the start.
     pub fn last_used_at(&self, key: &ApiKey) -> Option<Micros> {
         self.keys.get(&key.hash)?.last_used_at()

@@ -254,6 +254,10 @@ fn restore(
                     shared.ledger.keyed(Keyed { key_hash, fingerprint }, stamp);
                 }
             }
+            section::USED => {
+                let used: Vec<([u8; 32], Micros)> = decode(bytes).ok_or_else(unknown)?;
+                shared.registry.read().unwrap_or_else(PoisonError::into_inner).set_used(&used);
+            }
             _ => return Err(unknown()),
         }
     }

@@ -8,6 +8,7 @@
 //! | 4 series | `SeriesState`, one behind the other: many |
 //! | 5 ids | `(generation, Vec<EventId>)`: many |
 //! | 6 keys | `Vec<(key hash, fingerprint, stamp)>`: one |
+//! | 7 used | `Vec<(hash of an API key, when it was last used)>`: one |
 //!
 //! The registry stands still (control's gate) from the barrier until it has been encoded; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on
@@ -32,6 +33,7 @@ pub(super) mod section {
     pub const SERIES: u8 = 4;
     pub const IDS: u8 = 5;
     pub const KEYS: u8 = 6;
+    pub const USED: u8 = 7;
 }
 
 /// Series in one step of an export.
@@ -115,6 +117,8 @@ pub fn take_snapshot(
         .map(|(keyed, stamp)| (keyed.key_hash, keyed.fingerprint, stamp))
         .collect();
     writer.section(section::KEYS, &encode(&keys))?;
+    let used = control.registry().used();
+    writer.section(section::USED, &encode(&used))?;
     Ok(writer.finish()?)
 }
 

@@ -193,7 +193,7 @@ fn of_customer(rooms: &Rooms, call: &Call<'_>) -> Result<KeyKind, ApiError> {
     if exists { Ok(KeyKind::Customer { customer_id }) } else { Err(no_such_customer()) }
 }
 
-/// `last_used_at` is since the start of the process.
+/// `last_used_at` is kept by snapshots: a crash may forget the last minutes of it.
 fn listing(key: &ApiKey, last_used_at: Option<Micros>) -> Json {
     describe(Json::object(), key).set("last_used_at", last_used_at)
 }

@@ -73,6 +73,20 @@ fn a_key_is_rotated_and_works_no_more_once_deleted() {
 }
 
 #[test]
+fn a_stop_keeps_when_a_key_was_last_used() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let (server, client) = start(&data_dir);
+    let second = made(&client.post(KEYS, &asked("business", "second", "")).body());
+    client.with_key(&second).get(METRICS).body();
+    let used_at = text(&client.get(SECOND).body(), "last_used_at");
+    assert!(used_at.is_some());
+    server.stop();
+    let (_server, client) = start(&data_dir);
+    assert_eq!(text(&client.get(SECOND).body(), "last_used_at"), used_at);
+}
+
+#[test]
 fn no_key_makes_one_that_may_do_more_or_lives_longer() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (_server, client) = start(&folder.path().join("data"));
