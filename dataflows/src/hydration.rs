@@ -103,3 +103,183 @@ fn shown(shape: &Shape, tally: Tally, value: Amount) -> Tally {
         Operation::Avg => tally,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use timely::worker::Worker;
+
+    use super::*;
+    use crate::driver::{Driver, Output, Settings};
+    use crate::types::{Command, Epoch, Micros, Reading, RowKind, Span, Standing, Update, Work};
+
+    /// What happens next: seconds that pass, whose series, how late, how much; or a cut of it.
+    type Event = (i64, u32, i64, i64, bool);
+
+    fn shape(series: u32, operation: Operation, kind: u8) -> Shape {
+        let (metric_type, reset) = match kind {
+            0 => (MetricType::Checkpoint, Span::S5),
+            1 => (MetricType::StripeBilling, Span::S5),
+            2 => (MetricType::Reset, Span::S5),
+            _ => (MetricType::Reset, Span::S30),
+        };
+        let initial_value = Amount::from_units(i64::from(series) * 7);
+        Shape {
+            operation,
+            metric_type,
+            flush: Span::S5,
+            reset,
+            initial_value,
+            batch: Span::S15,
+            stored: true,
+            limit: None,
+            max_event_age_secs: 3_600,
+        }
+    }
+
+    #[derive(Clone, Default)]
+    struct Store {
+        rows: BTreeMap<(SeriesId, Micros), Row>,
+        states: BTreeMap<SeriesId, LiveState>,
+    }
+
+    impl Store {
+        fn put(&mut self, row: Row) {
+            let known = self.rows.get(&(row.series, row.window_start));
+            let kept = match (row.kind, known) {
+                (RowKind::Merge { operation, initial_value, value_follows }, Some(known)) => {
+                    let tally = known.tally.merge(row.tally);
+                    let reading = Reading { operation, initial_value }.value(&tally);
+                    Row { tally, value: if value_follows { reading } else { known.value }, ..*known }
+                }
+                _ => Row { kind: RowKind::Absolute, ..row },
+            };
+            self.rows.insert((row.series, row.window_start), kept);
+        }
+
+        fn last_rows(&self, series: SeriesId) -> Vec<Row> {
+            let all = self.rows.range((series, Micros(i64::MIN))..=(series, Micros(i64::MAX)));
+            let rows: Vec<Row> = all.map(|(_, row)| *row).collect();
+            rows[rows.len().saturating_sub(9)..].to_vec()
+        }
+    }
+
+    struct Life {
+        driver: Driver,
+        store: Store,
+        epoch: Epoch,
+        now: i64,
+    }
+
+    impl Life {
+        fn begin(worker: &mut Worker, epoch: Epoch, now: i64, store: Store) -> Life {
+            let settings = Settings { workers: 1, dedup_horizon_secs: 3_600 };
+            Life { driver: Driver::new(worker, &settings), store, epoch, now }
+        }
+
+        fn submit(&mut self, worker: &mut Worker, work: impl FnOnce(Epoch, Micros) -> Work) {
+            self.epoch += 1;
+            self.driver.submit(work(self.epoch, Micros::from_seconds(self.now)));
+            let mut out = Output::default();
+            self.driver.step(worker, &mut out);
+            for batch in out.batches {
+                self.driver.acknowledge(batch.class, batch.upper);
+                let batch = batch.unpack();
+                batch.rows.into_iter().for_each(|row| self.store.put(row));
+                self.store.states.extend(batch.states.into_iter().map(|state| (state.series, state)));
+            }
+        }
+
+        fn flush(&mut self, worker: &mut Worker) {
+            let emit = ClassSet::ALL;
+            self.submit(worker, |epoch, at| Work::Time { epoch, at, emit, stored: Vec::new() });
+        }
+
+        fn happen(&mut self, worker: &mut Worker, events: &[Event], series: u32) {
+            for &(passed, whose, late, units, cut) in events {
+                let slot = whose % series;
+                for _ in 0..passed {
+                    self.now += 1;
+                    if self.now % 15 == 0 {
+                        self.flush(worker);
+                    }
+                }
+                self.submit(worker, |epoch, stamp| {
+                    if cut {
+                        return Work::Commands { epoch, stamp, commands: vec![Command::Cut { slot }] };
+                    }
+                    let event_at = Micros(stamp.0 - late * Micros::PER_SECOND);
+                    let amount = Amount::from_units(units);
+                    let updates = vec![Update { slot, item: crate::types::NO_REPLY, event_at, amount }];
+                    Work::Updates { epoch, stamp, updates, ids: Vec::new() }
+                });
+            }
+            self.flush(worker);
+        }
+
+        fn standings(&self, series: u32) -> Vec<Option<Standing>> {
+            (0..series).map(|slot| self.driver.standing(slot, Micros::from_seconds(self.now))).collect()
+        }
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        use Operation::*;
+        prop_oneof![Just(Sum), Just(Count), Just(Avg), Just(Max), Just(Min)]
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let late = prop_oneof![4 => Just(0i64), 2 => 0i64..30, 1 => 30i64..120];
+        let event = (0i64..12, any::<u32>(), late, -9i64..40, proptest::bool::weighted(0.04));
+        proptest::collection::vec(event, 1..40)
+    }
+
+    proptest! {
+        /// A service that goes on, and one that starts from its store, say the same from there on.
+        #[test]
+        fn a_start_from_the_store_goes_on_as_if_nothing_had_been(
+            shapes in proptest::collection::vec((operation(), 0u8..4), 1..4),
+            before in events(), after in events(),
+        ) {
+            let shapes: Vec<Shape> =
+                shapes.iter().zip(0..).map(|(&(operation, kind), series)| shape(series, operation, kind)).collect();
+            let count = shapes.len() as u32;
+            let [mut going_on, mut hydrated] = timely::execute_directly(move |worker| {
+                let mut old = Life::begin(worker, 0, 1_000_000, Store::default());
+                let open = |(shape, slot): (&Shape, u32)| Command::Open { slot, series: SeriesId(slot), shape: *shape };
+                let commands: Vec<_> = shapes.iter().zip(0..).map(open).collect();
+                old.submit(worker, |epoch, stamp| Work::Commands { epoch, stamp, commands });
+                old.happen(worker, &before, count);
+                let mut new = Life::begin(worker, old.epoch, old.now, old.store.clone());
+                for (shape, slot) in shapes.iter().zip(0..) {
+                    let series = SeriesId(slot);
+                    let (live, rows) = (old.store.states.get(&series), old.store.last_rows(series));
+                    new.driver.restore(slot, &super::hydrated(series, *shape, live, &rows));
+                }
+                // A first time entry tells a driver what the time is.
+                [&mut old, &mut new].map(|life| life.flush(worker));
+                let at_start = [&old, &new].map(|life| life.standings(count));
+                for life in [&mut old, &mut new] {
+                    life.happen(worker, &after, count);
+                }
+                let ends = [&old, &new].map(|life| (life.standings(count), life.store.clone()));
+                let [old_end, new_end] = ends;
+                let [old_start, new_start] = at_start;
+                old.driver.close(worker);
+                new.driver.close(worker);
+                [(old_start, old_end), (new_start, new_end)]
+            });
+            prop_assert_eq!(&going_on.0, &hydrated.0, "standings at the start");
+            prop_assert_eq!(&going_on.1.0, &hydrated.1.0, "standings at the end");
+            for store in [&mut going_on.1.1, &mut hydrated.1.1] {
+                // The values at which earlier rows were frozen follow the order in which late windows opened.
+                let newest: BTreeMap<_, _> = store.rows.keys().map(|&(series, start)| (series, start)).collect();
+                let values = store.rows.values_mut().filter(|row| newest[&row.series] != row.window_start);
+                values.for_each(|row| row.value = Amount::ZERO);
+            }
+            prop_assert_eq!(going_on.1.1.rows, hydrated.1.1.rows, "rows");
+            prop_assert_eq!(going_on.1.1.states, hydrated.1.1.states, "live periods");
+        }
+    }
+}

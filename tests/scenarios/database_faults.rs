@@ -229,9 +229,10 @@ fn the_answer_to_commit_is_swallowed() {
     trial.under_load(|_| {
         for _ in 0..rounds(6, 40) {
             proxy.armed.store(true, Ordering::Release);
-            sleep(Duration::from_millis(700));
+            // Batches come each second: the pauses must not keep step with them.
+            sleep(Duration::from_millis(900));
             proxy.armed.store(false, Ordering::Release);
-            sleep(Duration::from_millis(300));
+            sleep(Duration::from_millis(470));
         }
     });
     assert!(proxy.swallowed.load(Ordering::Relaxed) > 0, "no answer was swallowed");
