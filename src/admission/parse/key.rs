@@ -5,14 +5,17 @@ use dataflows::types::{Micros, Scopes};
 use super::object::{Object, Schema};
 use super::{Fault, names};
 
-/// `credentials` are those of other services; keys of this one have none.
-const BODY: Schema =
+/// The fields of a body. `credentials` are those of other services; keys of this one have none.
+pub const BODY: Schema =
     Schema { path: "", known: &["key_type", "key_name", "expires_at", "scopes"], ignored: &["credentials"] };
 
 /// `key_type` of a key that acts for the business.
 pub const BUSINESS: &str = "business";
 /// `key_type` of a key that acts for one customer.
 pub const CUSTOMER: &str = "customer_api";
+
+/// What a key may be allowed.
+pub const SCOPES: [&str; 3] = ["read", "ingest", "manage"];
 
 /// A key as a client asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,5 +58,5 @@ fn scopes(words: Vec<String>) -> Result<Scopes, Fault> {
 }
 
 fn wrong_scopes(detail: &str) -> Fault {
-    Fault::malformed("scopes", "invalid_option", detail).with_valid(["read", "ingest", "manage"])
+    Fault::malformed("scopes", "invalid_option", detail).with_valid(SCOPES)
 }

@@ -44,8 +44,10 @@ const FIELDS: [&str; 18] = [
     "webhook_url",
     "metadata",
 ];
-const POST: Schema = Schema { path: "", known: &FIELDS, ignored: &[] };
-const PATCH: Schema = Schema { path: "", known: FIELDS.split_at(2).1, ignored: &[] };
+/// The fields of a POST.
+pub const POST: Schema = Schema { path: "", known: &FIELDS, ignored: &[] };
+/// The fields of a PATCH.
+pub const PATCH: Schema = Schema { path: "", known: FIELDS.split_at(2).1, ignored: &[] };
 
 /// The server's bounds on what a definition may ask for.
 #[derive(Clone, Copy, Debug)]
