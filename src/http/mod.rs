@@ -18,6 +18,7 @@ mod history;
 mod keys;
 mod list;
 mod metrics;
+pub mod openapi;
 pub mod query;
 pub mod reply;
 pub mod routes;
@@ -236,6 +237,7 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::Live => Ok(service::live()),
         Endpoint::Ready => Ok(service::ready(backend.signals.readiness())),
         Endpoint::Telemetry => Ok(service::telemetry(backend.signals.exposition())),
+        Endpoint::OpenApi => Ok(openapi::reply()),
         Endpoint::MetricCreate => Box::pin(definition::create(backend.rooms()?, call)).await,
         Endpoint::MetricList => Box::pin(list::list(backend.rooms()?, call)).await,
         Endpoint::MetricUpdate => metrics::update(backend.rooms()?, call).await,

@@ -32,6 +32,7 @@ pub enum Endpoint {
     Live,
     Ready,
     Telemetry,
+    OpenApi,
     MetricCreate,
     MetricList,
     MetricUpdate,
@@ -96,11 +97,12 @@ const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 28] = [
+pub static ROUTES: [Route; 29] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
     open("/metrics", Endpoint::Telemetry),
+    open("/openapi.json", Endpoint::OpenApi),
     Route {
         method: Method::POST,
         path: METRICS,

@@ -354,6 +354,7 @@ async fn every_answer_is_a_problem_or_a_reply_and_the_connection_stays() {
         ("GET", "/livez", "/livez", 200, None),
         ("GET", "/readyz", "/readyz", 503, None),
         ("GET", "/metrics", "/metrics", 200, None),
+        ("GET", "/openapi.json", "/openapi.json", 200, None),
         ("GET", "/nowhere?x=%zz", "other", 404, Some("no_such_path")),
         ("MADE-UP", "/api/v1/metrics", "other", 405, None),
         ("DELETE", "/health", "other", 405, Some("method_not_allowed")),

@@ -13,6 +13,7 @@ mod customers;
 mod cuts;
 mod keys;
 mod kills;
+mod openapi;
 mod readme;
 mod seed;
 mod starts;

@@ -1,0 +1,231 @@
+//! What bodies may say. The fields are those of the parser's own `Schema`s, so none can be missing or made up; options
+//! and bounds are the parser's constants. What fields mean together is in their descriptions only: JSON Schema could say
+//! some of it, at the price of types that no client generator makes sense of.
+
+use dataflows::types::Span;
+use serde_json::json;
+
+use super::shape::Shape;
+use crate::admission::parse::metadata::{CUSTOM_BYTES_MAX, INTEGRATIONS, METADATA, STRIPE, SUPABASE};
+use crate::admission::parse::names::{ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, spans};
+use crate::admission::parse::series::{NOTIFY_AT_MAX, NOTIFY_AT_PERCENT_MAX, PATCH, POST};
+use crate::admission::parse::series::{TAG_NAME_BYTES_MAX, TAG_VALUE_BYTES_MAX, TAGS_MAX};
+use crate::admission::parse::{business, customer, key, update};
+
+/// Units of humantime, longest first, so that a pattern takes the whole unit.
+const DURATION: &str = "^(?:0|(?:[0-9]+ ?(?:months?|minutes?|millis|mins?|msec|ms|M|m|nanos|nsec|ns|usec|us|\
+                        seconds?|secs?|s|hours?|hrs?|h|days?|d|weeks?|wks?|w|years?|yrs?|y) ?)+)$";
+/// No control characters, which is what `char::is_control` is.
+const CLEAN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+const CLEAN_NAME: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f:]+$";
+
+/// Every body by the name of its component.
+pub(super) fn all() -> Vec<(&'static str, Shape)> {
+    vec![
+        (
+            "NewMetric",
+            Shape::request(&POST, &["metric_name"], definition).set(
+                "example",
+                json!({"metric_name": "api_calls", "metric_type": "reset", "flush_interval": "1m",
+                       "reset_interval": "1d", "limit_value": 1000, "tags": {"plan": "trial"}}),
+            ),
+        ),
+        (
+            "MetricChange",
+            Shape::request(&PATCH, &[], definition).set("example", json!({"limit_value": 2000})),
+        ),
+        ("MetricMetadata", Shape::request(&METADATA, &[], metadata)),
+        ("MetricIntegrations", Shape::request(&INTEGRATIONS, &[], integration)),
+        ("StoreIntegration", Shape::request(&SUPABASE, &[], store)),
+        ("StripeIntegration", Shape::request(&STRIPE, &[], stripe)),
+        (
+            "NewUpdate",
+            Shape::request(&update::BODY, &["value"], new_update)
+                .set("example", json!({"value": 1.5, "id": "event-1"})),
+        ),
+        (
+            "NewBusiness",
+            Shape::request(&business::BODY, &["business_name", "email"], new_business)
+                .set("example", json!({"business_name": "Example", "email": "ops@example.com"})),
+        ),
+        ("BusinessChange", Shape::request(&business::BODY, &[], new_business)),
+        (
+            "NewKey",
+            Shape::request(&key::BODY, &["key_type", "key_name"], |name| new_key(name, key::BUSINESS))
+                .set("example", json!({"key_type": key::BUSINESS, "key_name": "main", "scopes": ["read"]})),
+        ),
+        (
+            "NewCustomerKey",
+            Shape::request(&key::BODY, &["key_type", "key_name"], |name| new_key(name, key::CUSTOMER))
+                .set("example", json!({"key_type": key::CUSTOMER, "key_name": "portal"})),
+        ),
+        (
+            "NewCustomer",
+            Shape::request(&customer::BODY, &["customer_id"], new_customer)
+                .set("anyOf", json!([{"required": ["customer_name"]}, {"required": ["name"]}]))
+                .set("example", json!({"customer_id": "cust_456", "name": "Example Ltd"})),
+        ),
+        (
+            "CustomerChange",
+            Shape::request(&customer::BODY, &[], new_customer)
+                .set("example", json!({"name": "Example Ltd", "description": "trial until March"})),
+        ),
+    ]
+}
+
+/// `null` puts a field back to its default.
+fn definition(name: &str) -> Shape {
+    let interval = || Shape::option(&spans(Span::FLUSH));
+    match name {
+        "metric_name" => Shape::metric_name(),
+        "initial_value" => Shape::sent_amount().or_null().by_default(0).about("What the series reads at first."),
+        "metric_type" => Shape::option(&METRIC_TYPES).or_null().by_default("checkpoint").about(
+            "`checkpoint` counts on for ever, `reset` begins anew each `reset_interval`, `stripe_billing` each \
+             billing period.",
+        ),
+        "operation" => Shape::option(&OPERATIONS).or_null().by_default("SUM").about("What the value is of its updates."),
+        "flush_interval" => {
+            interval().or_null().by_default(Span::default().text()).about("The length of a window, which is a row.")
+        }
+        "reset_interval" => Shape::option(&spans(Span::ALL)).or_null().about(
+            "Only with metric_type `reset`: how often it begins anew; `flush_interval` if it is absent, and never \
+             shorter than that.",
+        ),
+        "max_event_age" => Shape::any()
+            .set("anyOf", json!([{"type": "integer", "minimum": 0, "maximum": u32::MAX},
+                                 {"type": "string", "pattern": DURATION}, {"type": "null"}]))
+            .about("How old an event may be: seconds, or a duration such as `24h`; `null` for the server's default."),
+        "cleanup_after" => {
+            Shape::option(&CLEANUPS).or_null().by_default("never").about("When an idle series is deleted.")
+        }
+        "tags" => Shape::strings(Shape::pattern(CLEAN).set("maxLength", TAG_VALUE_BYTES_MAX))
+            .set("propertyNames", json!({"pattern": CLEAN_NAME, "maxLength": TAG_NAME_BYTES_MAX}))
+            .set("maxProperties", TAGS_MAX)
+            .or_null()
+            .about("Names to values, for filters of lists. Lengths are counted in bytes."),
+        "plan_limit_value" | "limit_value" => {
+            Shape::sent_amount().or_null().about("The limit; `plan_limit_value` and `limit_value` are the same field.")
+        }
+        "plan_limit_operator" | "limit_operator" => Shape::option(&OPERATORS).or_null().by_default("gte").about(
+            "How the value is compared with the limit when it is breached; needs a limit. Two names of one field.",
+        ),
+        "plan_breach_action" | "breach_action" => Shape::option(&ACTIONS)
+            .or_null()
+            .by_default("allow")
+            .about("What a breach leads to; needs a limit. Two names of one field."),
+        "notify_at" => Shape::list(
+            Shape::of("integer").set("minimum", 1).set("maximum", NOTIFY_AT_PERCENT_MAX),
+        )
+        .set("maxItems", NOTIFY_AT_MAX)
+        .or_null()
+        .about("Percentages of the limit at which to notify."),
+        "webhook_url" => Shape::url().or_null().about("Where to notify. It needs the business's webhook secret."),
+        "metadata" => Shape::named("MetricMetadata").or_null().about("Where rows go and how usage is billed."),
+        _ => Shape::any(),
+    }
+}
+
+fn metadata(name: &str) -> Shape {
+    match name {
+        "integrations" => {
+            Shape::named("MetricIntegrations").or_null().about("What the series is connected to.")
+        }
+        "custom" => Shape::of("object")
+            .or_null()
+            .by_default(json!({}))
+            .about(&format!("Yours, kept as it is; at most {CUSTOM_BYTES_MAX} bytes.")),
+        _ => Shape::any(),
+    }
+}
+
+fn integration(name: &str) -> Shape {
+    match name {
+        "supabase" | "postgres" => {
+            Shape::named("StoreIntegration").or_null().about("The database; two names of one field.")
+        }
+        "stripe" => Shape::named("StripeIntegration").or_null().about("Billing; `null` for none."),
+        _ => Shape::any(),
+    }
+}
+
+fn store(name: &str) -> Shape {
+    match name {
+        "enabled" => Shape::flag().or_null().by_default(true).about("Whether rows are written."),
+        "batch_interval" => Shape::option(&spans(Span::FLUSH))
+            .or_null()
+            .by_default("15s")
+            .about("How often changed windows are written."),
+        "restore_on_startup" => {
+            Shape::flag().or_null().by_default(true).about("Whether a restart gives the value back.")
+        }
+        _ => Shape::any(),
+    }
+}
+
+fn stripe(name: &str) -> Shape {
+    match name {
+        "enabled" => Shape::flag().or_null().by_default(true).about("Whether usage is exported."),
+        "price_id" => Shape::id().or_null().about("Stripe's id of the price."),
+        "export" => {
+            Shape::word(["usage", "overage"]).or_null().by_default("usage").about("What is exported.")
+        }
+        "overage_threshold" => {
+            Shape::sent_amount().set("minimum", 0).or_null().about("Usage above it is overage.")
+        }
+        "scale" => {
+            Shape::sent_amount().set("minimum", 1e-9).or_null().about("The unit in which usage is exported.")
+        }
+        _ => Shape::any(),
+    }
+}
+
+fn new_update(name: &str) -> Shape {
+    match name {
+        "value" => {
+            Shape::sent_amount().about("The amount: an exact decimal, rounded half to even to nine digits.")
+        }
+        "timestamp" => Shape::moment().or_null().about("When it happened; the arrival if it is absent."),
+        "id" => Shape::id().or_null().about("The event's own id: it counts once, however often it is sent."),
+        _ => Shape::any(),
+    }
+}
+
+fn new_business(name: &str) -> Shape {
+    match name {
+        "business_name" => Shape::label().about("For people."),
+        "email" => Shape::label().about("Whom to write to; not checked."),
+        _ => Shape::any(),
+    }
+}
+
+fn new_key(name: &str, key_type: &'static str) -> Shape {
+    match name {
+        "key_type" => Shape::word([key_type]).about("What the key acts for."),
+        "key_name" => Shape::id().about("Unique among the active keys of its type."),
+        "expires_at" => {
+            Shape::moment().or_null().about("When it stops working, which must lie ahead; `null` is never.")
+        }
+        "scopes" => Shape::list(Shape::word(key::SCOPES))
+            .set("minItems", 1)
+            .or_null()
+            .about("What it may do; no more than the key that makes it."),
+        _ => Shape::any(),
+    }
+}
+
+/// `null` clears what may be cleared.
+fn new_customer(name: &str) -> Shape {
+    match name {
+        "customer_id" => Shape::id().about("Your own id of the customer."),
+        "customer_name" | "name" => {
+            Shape::label().about("For people; two names of one field, required for a new one.")
+        }
+        "email" => Shape::label().or_null().about("Whom to write to; not checked."),
+        "description" => Shape::note(customer::DESCRIPTION_BYTES_MAX).or_null().about("For people."),
+        "plan_id" => Shape::text().or_null().about("The plan; empty or `null` is none."),
+        "stripe_customer_id" => Shape::id().or_null().about("Stripe's id of the customer."),
+        "stripe_price_id" => Shape::id().or_null().about("Stripe's id of the customer's price."),
+        "subscription_ends_at" => Shape::moment().or_null().about("When the subscription ends."),
+        _ => Shape::any(),
+    }
+}
