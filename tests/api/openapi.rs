@@ -123,6 +123,17 @@ fn references_lead_somewhere_and_every_schema_is_used() {
 }
 
 #[test]
+fn a_client_that_fills_in_defaults_changes_nothing_else() {
+    for change in
+        ["MetricChange", "StoreIntegration", "StripeIntegration", "MetricMetadata", "CustomerChange"]
+    {
+        let (document, mut defaults) = (document(), Vec::new());
+        find(part(&document, &format!("/components/schemas/{change}")), "default", &mut defaults);
+        assert!(defaults.is_empty(), "{change} would put {defaults:?} back");
+    }
+}
+
+#[test]
 fn a_request_has_the_fields_that_the_parser_knows() {
     let document = document();
     let bodies: [(&str, &Schema); 13] = [

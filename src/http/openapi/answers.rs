@@ -1,4 +1,4 @@
-//! What answers say: one component for each kind of body, members in the words of the endpoints that write them.
+//! What answers say: a component for each kind of body. Members are those that the endpoints write.
 
 use dataflows::types::Span;
 
@@ -111,8 +111,10 @@ fn problem() -> Shape {
         ("max_bytes?", Shape::count().about("With 413: the greatest body.")),
         (
             "outcome?",
-            Shape::word(["rejected", "unknown"])
-                .about("With 5xx: `rejected` was never recorded; `unknown` may have been, send it again under the same key."),
+            Shape::word(["rejected", "unknown"]).about(
+                "With 5xx: `rejected` was never recorded; `unknown` may have been: send it again under the \
+                 same key.",
+            ),
         ),
         ("request_id", Shape::text().about("As in the header X-Request-Id.")),
     ])

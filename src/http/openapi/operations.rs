@@ -15,10 +15,7 @@ pub(super) const TAGS: [(&str, &str); 5] = [
     (SERVICE, "Whether the service lives, what it measures about itself, and this document."),
     (METRICS, "Series: a metric of the business or of one customer, its updates, its value, its past."),
     (BUSINESSES, "Tenants. For the admin key."),
-    (
-        KEYS,
-        "Keys of a business and of its customers. At most two of a type are active, so that one can replace the other.",
-    ),
+    (KEYS, "Keys of a business and of its customers. At most two of a type are active, to replace one."),
     (CUSTOMERS, "Whom the business measures."),
 ];
 
@@ -103,8 +100,13 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "For Prometheus, in the OpenMetrics text format. It names no tenant.",
         )
         .says("The exposition.", "application/openmetrics-text"),
-        Endpoint::OpenApi => new(SERVICE, "getOpenApi", "This document", "Generated from the table of routes.")
-            .answers(200, "The document.", "Document"),
+        Endpoint::OpenApi => {
+            new(SERVICE, "getOpenApi", "This document", "Generated from the table of routes.").answers(
+                200,
+                "The document.",
+                "Document",
+            )
+        }
         Endpoint::MetricCreate => new(
             METRICS,
             "createMetric",
@@ -133,8 +135,11 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .answers(200, "It is recorded.", "UpdateRecorded")
         .refuses(&[Unprocessable])
         .idempotent(),
-        Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.")
-            .answers(200, "The reading.", "MetricReading"),
+        Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.").answers(
+            200,
+            "The reading.",
+            "MetricReading",
+        ),
         Endpoint::MetricChange => new(
             METRICS,
             "changeMetric",
@@ -144,8 +149,13 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .takes("MetricChange")
         .answers(200, "It is changed.", "MetricUpdated")
         .refuses(&[Conflict, Unprocessable]),
-        Endpoint::MetricDelete => new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.")
-            .answers(200, "It is gone.", "MetricDeleted"),
+        Endpoint::MetricDelete => {
+            new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.").answers(
+                200,
+                "It is gone.",
+                "MetricDeleted",
+            )
+        }
         Endpoint::MetricHistory => new(
             METRICS,
             "readMetricHistory",
@@ -153,14 +163,18 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "Its windows, newest first: the database, with what is not written yet merged in.",
         )
         .answers(200, "A page.", "MetricHistory"),
-        Endpoint::BusinessCreate => new(BUSINESSES, "createBusiness", "Create a business", "It has no keys yet.")
-            .takes("NewBusiness")
-            .answers(201, "It is there.", "BusinessCreated"),
+        Endpoint::BusinessCreate => {
+            new(BUSINESSES, "createBusiness", "Create a business", "It has no keys yet.")
+                .takes("NewBusiness")
+                .answers(201, "It is there.", "BusinessCreated")
+        }
         Endpoint::BusinessRead => new(BUSINESSES, "readBusiness", "Read a business", "What is known of it.")
             .answers(200, "The business.", "Business"),
-        Endpoint::BusinessChange => new(BUSINESSES, "changeBusiness", "Change a business", "What is absent stays.")
-            .takes("BusinessChange")
-            .answers(200, "It is changed.", "BusinessUpdated"),
+        Endpoint::BusinessChange => {
+            new(BUSINESSES, "changeBusiness", "Change a business", "What is absent stays.")
+                .takes("BusinessChange")
+                .answers(200, "It is changed.", "BusinessUpdated")
+        }
         Endpoint::BusinessDelete => new(
             BUSINESSES,
             "deleteBusiness",
@@ -172,8 +186,8 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             KEYS,
             "createKey",
             "Create a key of the business",
-            "The answer holds the key, which is shown only there. No key makes one that may do more or lives longer \
-             than itself. The third active key is refused with `key_limit_reached`.",
+            "The answer holds the key, which is shown only there. No key makes one that may do more or lives \
+             longer than itself. The third active key is refused with `key_limit_reached`.",
         )
         .takes("NewKey")
         .answers(201, "The key.", "KeyCreated")
@@ -199,19 +213,30 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .answers(201, "The key.", "KeyCreated")
         .refuses(&[Conflict, Unprocessable]),
         Endpoint::CustomerKeyList => {
-            new(KEYS, "listCustomerKeys", "List the keys of one customer", "The active ones.")
-                .answers(200, "All of them.", "KeyPage")
+            new(KEYS, "listCustomerKeys", "List the keys of one customer", "The active ones.").answers(
+                200,
+                "All of them.",
+                "KeyPage",
+            )
         }
         Endpoint::CustomerKeyDelete => {
-            new(KEYS, "deleteCustomerKey", "Delete a key of one customer", "It answers 401 at once.")
-                .answers(200, "It is gone.", "KeyDeleted")
+            new(KEYS, "deleteCustomerKey", "Delete a key of one customer", "It answers 401 at once.").answers(
+                200,
+                "It is gone.",
+                "KeyDeleted",
+            )
         }
-        Endpoint::CustomerCreate => new(CUSTOMERS, "createCustomer", "Create a customer", "Under an id of your own.")
-            .takes("NewCustomer")
-            .answers(201, "It is there.", "CustomerCreated")
-            .refuses(&[NotFound, Conflict]),
-        Endpoint::CustomerList => new(CUSTOMERS, "listCustomers", "List customers", "By their ids.")
-            .answers(200, "A page.", "CustomerPage"),
+        Endpoint::CustomerCreate => {
+            new(CUSTOMERS, "createCustomer", "Create a customer", "Under an id of your own.")
+                .takes("NewCustomer")
+                .answers(201, "It is there.", "CustomerCreated")
+                .refuses(&[NotFound, Conflict])
+        }
+        Endpoint::CustomerList => new(CUSTOMERS, "listCustomers", "List customers", "By their ids.").answers(
+            200,
+            "A page.",
+            "CustomerPage",
+        ),
         Endpoint::CustomerPut => new(
             CUSTOMERS,
             "putCustomer",

@@ -32,7 +32,7 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
         ),
         (
             "MetricChange",
-            Shape::request(&PATCH, &[], definition).set("example", json!({"limit_value": 2000})),
+            Shape::request(&PATCH, &[], changed_definition).set("example", json!({"limit_value": 2000})),
         ),
         ("MetricMetadata", Shape::request(&METADATA, &[], metadata)),
         ("MetricIntegrations", Shape::request(&INTEGRATIONS, &[], integration)),
@@ -75,54 +75,72 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
 
 /// `null` puts a field back to its default.
 fn definition(name: &str) -> Shape {
-    let interval = || Shape::option(&spans(Span::FLUSH));
+    let interval = || Shape::option(&spans(Span::FLUSH)).or_null();
     match name {
-        "metric_name" => Shape::metric_name(),
-        "initial_value" => Shape::sent_amount().or_null().by_default(0).about("What the series reads at first."),
+        "metric_name" => Shape::metric_name().about("Its name."),
+        "initial_value" => Shape::sent_amount().or_null().by_default(0).about("What it reads at first."),
         "metric_type" => Shape::option(&METRIC_TYPES).or_null().by_default("checkpoint").about(
-            "`checkpoint` counts on for ever, `reset` begins anew each `reset_interval`, `stripe_billing` each \
-             billing period.",
+            "`checkpoint` counts on for ever, `reset` begins anew each `reset_interval`, `stripe_billing` \
+             each billing period.",
         ),
-        "operation" => Shape::option(&OPERATIONS).or_null().by_default("SUM").about("What the value is of its updates."),
+        "operation" => {
+            Shape::option(&OPERATIONS).or_null().by_default("SUM").about("What it makes of updates.")
+        }
         "flush_interval" => {
-            interval().or_null().by_default(Span::default().text()).about("The length of a window, which is a row.")
+            interval().by_default(Span::default().text()).about("The length of a window, which is a row.")
         }
         "reset_interval" => Shape::option(&spans(Span::ALL)).or_null().about(
-            "Only with metric_type `reset`: how often it begins anew; `flush_interval` if it is absent, and never \
-             shorter than that.",
+            "Only with `metric_type` `reset`: how often it begins anew. By default the `flush_interval`, and \
+             never shorter than that.",
         ),
-        "max_event_age" => Shape::any()
-            .set("anyOf", json!([{"type": "integer", "minimum": 0, "maximum": u32::MAX},
-                                 {"type": "string", "pattern": DURATION}, {"type": "null"}]))
-            .about("How old an event may be: seconds, or a duration such as `24h`; `null` for the server's default."),
+        "max_event_age" => max_event_age(),
         "cleanup_after" => {
-            Shape::option(&CLEANUPS).or_null().by_default("never").about("When an idle series is deleted.")
+            Shape::option(&CLEANUPS).or_null().by_default("never").about("When it is deleted if idle.")
         }
-        "tags" => Shape::strings(Shape::pattern(CLEAN).set("maxLength", TAG_VALUE_BYTES_MAX))
-            .set("propertyNames", json!({"pattern": CLEAN_NAME, "maxLength": TAG_NAME_BYTES_MAX}))
-            .set("maxProperties", TAGS_MAX)
-            .or_null()
-            .about("Names to values, for filters of lists. Lengths are counted in bytes."),
+        "tags" => tags(),
         "plan_limit_value" | "limit_value" => {
-            Shape::sent_amount().or_null().about("The limit; `plan_limit_value` and `limit_value` are the same field.")
+            Shape::sent_amount().or_null().about("The limit. Both names are one field.")
         }
-        "plan_limit_operator" | "limit_operator" => Shape::option(&OPERATORS).or_null().by_default("gte").about(
-            "How the value is compared with the limit when it is breached; needs a limit. Two names of one field.",
-        ),
+        "plan_limit_operator" | "limit_operator" => Shape::option(&OPERATORS)
+            .or_null()
+            .by_default("gte")
+            .about("How the value stands to the limit in a breach; needs a limit. Both names are one field."),
         "plan_breach_action" | "breach_action" => Shape::option(&ACTIONS)
             .or_null()
             .by_default("allow")
-            .about("What a breach leads to; needs a limit. Two names of one field."),
-        "notify_at" => Shape::list(
-            Shape::of("integer").set("minimum", 1).set("maximum", NOTIFY_AT_PERCENT_MAX),
-        )
-        .set("maxItems", NOTIFY_AT_MAX)
-        .or_null()
-        .about("Percentages of the limit at which to notify."),
-        "webhook_url" => Shape::url().or_null().about("Where to notify. It needs the business's webhook secret."),
-        "metadata" => Shape::named("MetricMetadata").or_null().about("Where rows go and how usage is billed."),
+            .about("What a breach leads to; needs a limit. Both names are one field."),
+        "notify_at" => {
+            Shape::list(Shape::of("integer").set("minimum", 1).set("maximum", NOTIFY_AT_PERCENT_MAX))
+                .set("maxItems", NOTIFY_AT_MAX)
+                .or_null()
+                .about("Percentages of the limit at which to notify.")
+        }
+        "webhook_url" => {
+            Shape::url().or_null().about("Where to notify; needs the business's webhook secret.")
+        }
+        "metadata" => Shape::named("MetricMetadata").or_null().about("Where rows go, how usage is billed."),
         _ => Shape::any(),
     }
+}
+
+/// What a PATCH does not name stays: a client that fills in defaults would put it back.
+fn changed_definition(name: &str) -> Shape {
+    definition(name).without_default()
+}
+
+fn max_event_age() -> Shape {
+    let seconds = Shape::of("integer").set("minimum", 0).set("maximum", u32::MAX);
+    Shape::either([seconds, Shape::pattern(DURATION), Shape::of("null")]).about(
+        "How old an event may be: seconds, or a duration such as `24h`; `null` for the server's default.",
+    )
+}
+
+fn tags() -> Shape {
+    Shape::strings(Shape::pattern(CLEAN).set("maxLength", TAG_VALUE_BYTES_MAX))
+        .set("propertyNames", Shape::pattern(CLEAN_NAME).set("maxLength", TAG_NAME_BYTES_MAX))
+        .set("maxProperties", TAGS_MAX)
+        .or_null()
+        .about("Names to values, for filters of lists. Lengths are counted in bytes.")
 }
 
 fn metadata(name: &str) -> Shape {
@@ -132,7 +150,6 @@ fn metadata(name: &str) -> Shape {
         }
         "custom" => Shape::of("object")
             .or_null()
-            .by_default(json!({}))
             .about(&format!("Yours, kept as it is; at most {CUSTOM_BYTES_MAX} bytes.")),
         _ => Shape::any(),
     }
@@ -141,7 +158,7 @@ fn metadata(name: &str) -> Shape {
 fn integration(name: &str) -> Shape {
     match name {
         "supabase" | "postgres" => {
-            Shape::named("StoreIntegration").or_null().about("The database; two names of one field.")
+            Shape::named("StoreIntegration").or_null().about("The database. Both names are one field.")
         }
         "stripe" => Shape::named("StripeIntegration").or_null().about("Billing; `null` for none."),
         _ => Shape::any(),
@@ -150,13 +167,12 @@ fn integration(name: &str) -> Shape {
 
 fn store(name: &str) -> Shape {
     match name {
-        "enabled" => Shape::flag().or_null().by_default(true).about("Whether rows are written."),
+        "enabled" => Shape::flag().or_null().about("Whether rows are written; true for a new series."),
         "batch_interval" => Shape::option(&spans(Span::FLUSH))
             .or_null()
-            .by_default("15s")
-            .about("How often changed windows are written."),
+            .about("How often changed windows are written; `15s` for a new series."),
         "restore_on_startup" => {
-            Shape::flag().or_null().by_default(true).about("Whether a restart gives the value back.")
+            Shape::flag().or_null().about("Whether a restart gives the value back; true for a new series.")
         }
         _ => Shape::any(),
     }
@@ -164,11 +180,9 @@ fn store(name: &str) -> Shape {
 
 fn stripe(name: &str) -> Shape {
     match name {
-        "enabled" => Shape::flag().or_null().by_default(true).about("Whether usage is exported."),
+        "enabled" => Shape::flag().or_null().about("Whether usage is exported; true at first."),
         "price_id" => Shape::id().or_null().about("Stripe's id of the price."),
-        "export" => {
-            Shape::word(["usage", "overage"]).or_null().by_default("usage").about("What is exported.")
-        }
+        "export" => Shape::word(["usage", "overage"]).or_null().about("What is exported; `usage` at first."),
         "overage_threshold" => {
             Shape::sent_amount().set("minimum", 0).or_null().about("Usage above it is overage.")
         }
@@ -218,7 +232,7 @@ fn new_customer(name: &str) -> Shape {
     match name {
         "customer_id" => Shape::id().about("Your own id of the customer."),
         "customer_name" | "name" => {
-            Shape::label().about("For people; two names of one field, required for a new one.")
+            Shape::label().about("For people; required for a new one. Both names are one field.")
         }
         "email" => Shape::label().or_null().about("Whom to write to; not checked."),
         "description" => Shape::note(customer::DESCRIPTION_BYTES_MAX).or_null().about("For people."),

@@ -108,6 +108,11 @@ impl Shape {
         Shape::of("array").set("items", items)
     }
 
+    /// One of several.
+    pub(super) fn either<const N: usize>(shapes: [Shape; N]) -> Self {
+        Shape::any().set("anyOf", shapes.map(Value::from).to_vec())
+    }
+
     /// An object of strings.
     pub(super) fn strings(values: Shape) -> Self {
         Shape::of("object").set("additionalProperties", values)
@@ -162,6 +167,12 @@ impl Shape {
         self.set("default", value)
     }
 
+    /// The same where an absent one stays as it is.
+    pub(super) fn without_default(mut self) -> Self {
+        self.0.remove("default");
+        self
+    }
+
     /// The same or `null`.
     pub(super) fn or_null(mut self) -> Self {
         if let Some(Value::Array(words)) = self.0.get_mut("enum") {
@@ -169,7 +180,7 @@ impl Shape {
         }
         match self.0.get("type").cloned() {
             Some(json_type) => self.set("type", json!([json_type, "null"])),
-            None => Shape::any().set("anyOf", vec![Value::from(self), json!({"type": "null"})]),
+            None => Shape::either([self, Shape::of("null")]),
         }
     }
 }
