@@ -1,9 +1,13 @@
 """What a schema does not say, told to schemathesis before each call.
 
-Requests that are meant to be good get fields that go together, or nearly all of them would be 400 and nothing behind the
-parser would be reached; requests that are meant to be bad are left alone. And nobody deletes what the run stands on: the
-answer to everything else would be 401.
+Fields that do not go together are brought to agree, or nearly every request would be refused for that reason alone: a good
+one would reach nothing behind the parser, and a bad one would be refused for the wrong thing. What is bad on purpose stays
+as it is. And nobody deletes what the run stands on: the answer to everything else would be 401.
 """
+
+import itertools
+import re
+from datetime import UTC, datetime, timedelta
 
 import schemathesis
 
@@ -17,13 +21,23 @@ ALIASES = {
     "name": "customer_name",
     "postgres": "supabase",
 }
+NEEDS_LIMIT = {"limit_operator", "plan_limit_operator", "breach_action", "plan_breach_action"}
+
+numbers = itertools.count()
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
     spare_the_run(case)
-    if case.meta and case.meta.generation.mode.is_positive:
-        agree(case.query or {}, case.body if isinstance(case.body, dict) else {})
+    bad = bad_fields(case)
+    if isinstance(case.query, dict):
+        agree_query(case.query, bad)
+    if case.headers and "Idempotency-Key" in case.headers and "Idempotency-Key" not in bad:
+        case.headers["Idempotency-Key"] = f"key-{next(numbers)}"
+    if isinstance(case.body, dict):
+        agree_body(case.path, case.body, bad)
+        if case.method == "POST":
+            name_anew(case.body, bad)
 
 
 def spare_the_run(case):
@@ -33,21 +47,56 @@ def spare_the_run(case):
             names["business_id"] = "biz_absent"
 
 
-def agree(query, body):
-    if query.get("scope") != "customer":
+def bad_fields(case):
+    """The words that say what is bad on purpose: `limit_value` and others of `limit_value: Incorrect type`."""
+    if case.meta is None or not case.meta.generation.mode.is_negative:
+        return set()
+    data = case.meta.phase.data
+    said = f"{getattr(data, 'parameter', None)} {getattr(data, 'description', None)}"
+    return set(re.findall(r"[A-Za-z_-]+", said))
+
+
+def agree_query(query, bad):
+    if "scope" in bad:
+        return
+    if "customer_id" in bad or (query.get("scope") == "customer" and "customer_id" not in query):
+        query.setdefault("customer_id", "cust_123")
+        query["scope"] = "customer"
+    elif query.get("scope") != "customer":
         query.pop("customer_id", None)
-    elif "customer_id" not in query:
-        query["customer_id"] = "cust_123"
-    same(body)
-    integrations = (body.get("metadata") or {}).get("integrations") or {}
-    same(integrations)
-    # No secret can be set yet that it would be signed with.
-    body.pop("webhook_url", None)
+
+
+def agree_body(path, body, bad):
+    one_name_each(body, bad)
+    metadata = body.get("metadata")
+    integrations = metadata.get("integrations") if isinstance(metadata, dict) else None
+    if isinstance(integrations, dict):
+        one_name_each(integrations, bad)
+    now = datetime.now(UTC)
+    for field, moment in {"timestamp": now, "expires_at": now + timedelta(days=1)}.items():
+        if field in body and field not in bad:
+            body[field] = moment.isoformat()
+    # No secret can be set yet that a webhook would be signed with, and there are no plans.
+    unwanted = {"webhook_url", "plan_id"}
     if body.get("metric_type") != "reset":
-        body.pop("reset_interval", None)
+        unwanted.add("reset_interval")
+    if body.get("limit_value", body.get("plan_limit_value")) is None:
+        unwanted |= NEEDS_LIMIT
+    if "{customer_id}" in path:
+        unwanted.add("customer_id")
+    for field in unwanted - bad:
+        body.pop(field, None)
 
 
-def same(fields):
+def name_anew(body, bad):
+    """Every other time: by then, the names that requests share are taken."""
+    number = next(numbers)
+    for field in {"metric_name", "customer_id"} - bad:
+        if field in body and number % 2:
+            body[field] = f"new-{number}"
+
+
+def one_name_each(fields, bad):
     for alias, name in ALIASES.items():
         if alias in fields and name in fields:
-            fields[alias] = fields[name]
+            del fields[name if alias in bad else alias]
