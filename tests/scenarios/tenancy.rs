@@ -111,7 +111,7 @@ fn masked(outcome: Outcome) -> String {
 fn mask(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {
-            for varying in ["request_id", "as_of", "timestamp", "last_used_at"] {
+            for varying in ["request_id", "as_of", "timestamp", "last_used_at", "flushed_at"] {
                 members.remove(varying);
             }
             members.values_mut().for_each(mask);
