@@ -258,7 +258,9 @@ mod tests {
                     new.driver.restore(slot, &super::hydrated(series, *shape, live, &rows));
                 }
                 // A first time entry tells a driver what the time is.
-                [&mut old, &mut new].map(|life| life.flush(worker));
+                for life in [&mut old, &mut new] {
+                    life.flush(worker);
+                }
                 let at_start = [&old, &new].map(|life| life.standings(count));
                 for life in [&mut old, &mut new] {
                     life.happen(worker, &after, count);

@@ -38,7 +38,7 @@ async fn page(rooms: &Rooms, call: &Call<'_>, business_id: Option<String>) -> Re
     let mut rows = from_store(rooms, move |history| history.audit(&query)).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next_cursor = rows.last().filter(|_| more).map(|row| format!("{}-{}", row.epoch, row.index));
+    let next_cursor = rows.last().filter(|_| more).map(|row| to_cursor(row.epoch, row.index));
     let shown: Vec<_> = rows.iter().map(show).collect();
     let json = Json::object()
         .set("audit_logs", &shown[..])
@@ -63,11 +63,16 @@ fn show(AuditRow { entry, .. }: &AuditRow) -> Json {
         .set_some("request_id", entry.request_id.as_deref())
 }
 
+/// Epochs of a journal that came before this one are negative.
+fn to_cursor(epoch: Epoch, index: u32) -> String {
+    format!("{}-{index}", epoch.cast_signed())
+}
+
 fn from_cursor(cursor: &str) -> Result<(Epoch, u32), Fault> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let place = cursor.split_once('-').filter(|(epoch, index)| digits(epoch) && digits(index));
-    let place = place.and_then(|(epoch, index)| Some((epoch.parse().ok()?, index.parse().ok()?)));
-    place.filter(|(epoch, _)| *epoch <= Epoch::MAX >> 1).ok_or_else(|| {
+    let place = cursor
+        .rsplit_once('-')
+        .and_then(|(epoch, index)| Some((epoch.parse::<i64>().ok()?.cast_unsigned(), index.parse().ok()?)));
+    place.filter(|&(epoch, index)| to_cursor(epoch, index) == cursor).ok_or_else(|| {
         Fault::malformed("cursor", "invalid_cursor", "the cursor is not one that this service gave")
     })
 }
@@ -79,6 +84,7 @@ mod tests {
     #[test]
     fn a_cursor_is_a_place() {
         assert_eq!(from_cursor("12-3"), Ok((12, 3)));
+        assert_eq!(from_cursor(&to_cursor((-7i64).cast_unsigned(), 3)), Ok(((-7i64).cast_unsigned(), 3)));
         for cursor in
             ["", "-", "1", "1-", "-1", "1-2-3", "+1-2", "1-4294967296", "9223372036854775808-1", "é-1"]
         {

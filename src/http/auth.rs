@@ -52,12 +52,22 @@ pub enum KeyScope {
 }
 
 impl KeyScope {
-    fn held_by(self, scopes: Scopes) -> (bool, &'static str) {
+    /// What the API calls it; empty for none in particular.
+    pub fn name(self) -> &'static str {
         match self {
-            KeyScope::Read => (scopes.read, "read"),
-            KeyScope::Ingest => (scopes.ingest, "ingest"),
-            KeyScope::Manage => (scopes.manage, "manage"),
-            KeyScope::Any => (true, ""),
+            KeyScope::Read => "read",
+            KeyScope::Ingest => "ingest",
+            KeyScope::Manage => "manage",
+            KeyScope::Any => "",
+        }
+    }
+
+    fn is_held_by(self, scopes: Scopes) -> bool {
+        match self {
+            KeyScope::Read => scopes.read,
+            KeyScope::Ingest => scopes.ingest,
+            KeyScope::Manage => scopes.manage,
+            KeyScope::Any => true,
         }
     }
 }
@@ -78,8 +88,7 @@ pub fn authorize(
         let detail = "a customer key cannot do this; use a business key";
         return Err(ApiError::new(Title::Forbidden, "customer_key", detail));
     }
-    let (held, name) = scope.held_by(principal.scopes);
-    if held { Ok(principal) } else { Err(lacks(name)) }
+    if scope.is_held_by(principal.scopes) { Ok(principal) } else { Err(lacks(scope.name())) }
 }
 
 /// 403 for a key without the scope.

@@ -1,10 +1,11 @@
 //! Request bodies: bounded in size before and while they are read, and in time.
 //!
 //! A declared length above the bound is 413 at once, before anybody asks who is calling; a chunked body is counted as
-//! it comes. After a body that was not read to its end the connection is closed.
+//! it comes. What is left of the body of a refused request is thrown away if it ends soon; otherwise the connection is
+//! closed, and the answer says so.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,6 +14,11 @@ use hyper::HeaderMap;
 use hyper::header::CONTENT_LENGTH;
 
 use super::error::{ApiError, Title};
+
+/// Bytes that are thrown away to keep a connection; more cost more than a new one.
+const DISCARDED_BYTES_MAX: usize = 65_536;
+/// How long they may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The length that a request declares, if it does. 413 if it is above `bytes_max`.
 pub fn declared(headers: &HeaderMap, bytes_max: u64) -> Result<Option<u64>, ApiError> {
@@ -35,6 +41,26 @@ where
             Err(ApiError::new(Title::BadRequest, "body_timeout", detail).closing())
         }
     }
+}
+
+/// Throws away what is left of a body. False if it does not end soon: then the next request of this connection could not
+/// be told from it.
+pub async fn discard<S, B, E>(mut body: Pin<&mut S>) -> bool
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Buf,
+{
+    let rest = async {
+        let mut bytes = 0;
+        while let Some(chunk) = poll_fn(|context| body.as_mut().poll_next(context)).await {
+            bytes += chunk.map_or(DISCARDED_BYTES_MAX, |chunk| chunk.remaining());
+            if bytes >= DISCARDED_BYTES_MAX {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(DISCARD_TIMEOUT, rest).await.unwrap_or(false)
 }
 
 async fn collect<S, B, E>(body: S, bytes_max: u64) -> Result<Bytes, ApiError>

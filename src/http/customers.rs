@@ -8,16 +8,12 @@ use hyper::StatusCode;
 
 use super::auth::no_such_customer;
 use super::error::ApiError;
+use super::query::{LIMIT_DEFAULT, LIMIT_MAX};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms};
 use crate::admission::parse::customer::CustomerBody;
 use crate::admission::parse::{Fault, names};
 use crate::control::CustomerRecord;
-
-/// Customers on a page if the request names no number.
-const LIMIT_DEFAULT: usize = 100;
-/// Most customers on a page.
-const LIMIT_MAX: usize = 1_000;
 
 /// `POST /api/v1/customers`. 409 if there is one of that id.
 pub(super) async fn create(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {

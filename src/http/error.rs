@@ -51,6 +51,25 @@ pub enum Title {
 }
 
 impl Title {
+    /// Every one.
+    pub const ALL: [Title; 15] = [
+        Title::BadRequest,
+        Title::ValidationFailed,
+        Title::Unauthorized,
+        Title::Forbidden,
+        Title::NotFound,
+        Title::MethodNotAllowed,
+        Title::Conflict,
+        Title::KeyLimitReached,
+        Title::RequestTooLarge,
+        Title::UnsupportedMediaType,
+        Title::Unprocessable,
+        Title::PlanLimitExceeded,
+        Title::ServiceUnavailable,
+        Title::InternalServerError,
+        Title::BadGateway,
+    ];
+
     /// The status and the text.
     pub fn parts(self) -> (StatusCode, &'static str) {
         match self {

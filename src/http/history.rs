@@ -18,7 +18,7 @@ use hyper::StatusCode;
 
 use super::auth::{absent, series_key};
 use super::error::{ApiError, Outcome};
-use super::query::Query;
+use super::query::{LIMIT_DEFAULT, LIMIT_MAX, Query};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms};
 use crate::admission::parse::names::{SCOPES, word};
@@ -26,10 +26,6 @@ use crate::admission::parse::{Fault, names};
 use crate::control::SeriesHandle;
 use crate::store::{History, HistoryPage, HistoryQuery, HistoryRow, StoreError};
 
-/// Points on a page if the request names no number.
-const LIMIT_DEFAULT: usize = 100;
-/// Most points on a page.
-const LIMIT_MAX: usize = 1_000;
 /// How often a page is read anew because the store moved on meanwhile; then the last reading must do.
 const ATTEMPTS: usize = 4;
 

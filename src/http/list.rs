@@ -10,17 +10,13 @@ use hyper::StatusCode;
 use super::auth::{customer, no_such_customer};
 use super::error::{ApiError, Title};
 use super::metrics::reading;
-use super::query::hex_byte;
+use super::query::{LIMIT_DEFAULT, LIMIT_MAX, hex_byte};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms};
 use crate::admission::parse::names::SCOPES;
 use crate::admission::parse::{Fault, names};
 use crate::control::SeriesFilter;
 
-/// Series on a page if the request names no number.
-const LIMIT_DEFAULT: usize = 100;
-/// Most series on a page.
-const LIMIT_MAX: usize = 1_000;
 /// Series that one request looks at.
 const SCANNED_MAX: usize = 10_000;
 

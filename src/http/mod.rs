@@ -19,6 +19,7 @@ mod history;
 mod keys;
 mod list;
 mod metrics;
+pub mod openapi;
 pub mod query;
 pub mod reply;
 pub mod routes;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use dataflows::types::Actor;
 use futures_core::Stream;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Response};
 use warp::Filter;
 use warp::path::FullPath;
@@ -184,24 +185,32 @@ async fn respond<B: Buf>(
     headers: HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Response<Bytes> {
-    let body = pin!(body);
+    let mut body = pin!(body);
     let since_begin = SystemClock::default();
     let request_id = backend.next_request_id();
     let (known, route, result) = match routes::find(&method, path.as_str()) {
         Found::Route(route, parameters) => (
             route.method.as_str(),
             route.path,
-            dispatch(backend, route, &parameters, &query, &headers, body, &request_id).await,
+            dispatch(backend, route, &parameters, &query, &headers, body.as_mut(), &request_id).await,
         ),
         Found::OtherMethods(allow) => ("other", "other", Err(ApiError::method_not_allowed(&allow))),
         Found::Nothing => {
             ("other", "other", Err(ApiError::not_found("no_such_path", "there is no such path")))
         }
     };
+    let is_refusal = result.is_err();
     let mut response = result.unwrap_or_else(|error| error.into_reply(&request_id)).into_response();
     let request_id = HeaderValue::try_from(request_id).expect("the id is ASCII");
     response.headers_mut().insert(X_REQUEST_ID, request_id);
     backend.signals.answered(known, route, response.status().as_u16(), since_begin.monotonic());
+    if is_refusal && !response.headers().contains_key(CONNECTION) {
+        // Who asks before sending a body need not send it now.
+        let is_at_end = !headers.contains_key(EXPECT) && Box::pin(body::discard(body)).await;
+        if !is_at_end {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
     response
 }
 
@@ -255,6 +264,7 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::Live => Ok(service::live()),
         Endpoint::Ready => Ok(service::ready(backend.signals.readiness())),
         Endpoint::Telemetry => Ok(service::telemetry(backend.signals.exposition())),
+        Endpoint::OpenApi => Ok(openapi::reply()),
         Endpoint::MetricCreate => Box::pin(definition::create(backend.rooms()?, call)).await,
         Endpoint::MetricList => Box::pin(list::list(backend.rooms()?, call)).await,
         Endpoint::MetricUpdate => metrics::update(backend.rooms()?, call).await,

@@ -7,6 +7,11 @@ use std::borrow::Cow;
 
 use crate::admission::parse::Fault;
 
+/// Things on a page if a request names no number.
+pub const LIMIT_DEFAULT: usize = 100;
+/// Most things on a page.
+pub const LIMIT_MAX: usize = 1_000;
+
 /// The parameters of a request.
 #[derive(Debug)]
 pub struct Query(Vec<(&'static str, String)>);

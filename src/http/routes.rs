@@ -32,6 +32,7 @@ pub enum Endpoint {
     Live,
     Ready,
     Telemetry,
+    OpenApi,
     MetricCreate,
     MetricList,
     MetricUpdate,
@@ -102,11 +103,12 @@ const BILLING_RESET: &str = "/admin/v1/customers/{business_id}/{customer_id}/res
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 32] = [
+pub static ROUTES: [Route; 33] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
     open("/metrics", Endpoint::Telemetry),
+    open("/openapi.json", Endpoint::OpenApi),
     Route {
         method: Method::POST,
         path: METRICS,

@@ -217,6 +217,8 @@ fn what_is_understood_but_unacceptable_is_422() {
             "invalid_combination",
             "metadata.integrations.supabase.restore_on_startup",
         ),
+        // As many as are sent, the same ones too: that is what a schema can say.
+        (r#""notify_at": [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"#, "out_of_bounds", "notify_at"),
         (&format!(r#""tags": {{"a": "{long}"}}"#), "out_of_bounds", "tags"),
         (r#""tags": {"a:b": "c"}"#, "out_of_bounds", "tags"),
         (&format!(r#""tags": {{{}}}"#, many.trim_end_matches(',')), "out_of_bounds", "tags"),

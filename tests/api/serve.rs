@@ -340,6 +340,40 @@ impl Signals for Report {
     }
 }
 
+/// The real routes, whose API is not open yet: what is refused is refused before its body is read.
+async fn closed_api() -> Server {
+    let backend = Arc::new(Backend::new(Arc::new(Report::default()), quick()).expect("randomness"));
+    let service = TowerToHyperService::new(warp::service(http::routes(backend)));
+    Server::around(quick(), service, Arc::new(Notify::new())).await
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_connection_though_the_body_comes_behind() {
+    let server = closed_api().await;
+    let mut client = server.connect().await;
+    for _ in 0..3 {
+        client.send("PUT /api/v1/metrics/m HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n").await;
+        tokio::time::sleep(MILLIS_50).await;
+        let refused = client.request("{}").await;
+        assert_eq!(refused.status, 503);
+        assert!(!refused.head.contains("connection: close"), "{}", refused.head);
+        assert_eq!(client.request("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_that_the_connection_ends_if_the_body_does_not_come() {
+    let server = closed_api().await;
+    for header in ["content-length: 2", "content-length: 2\r\nexpect: 100-continue"] {
+        let mut client = server.connect().await;
+        let refused =
+            client.request(&format!("PUT /api/v1/metrics/m HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n")).await;
+        assert_eq!(refused.status, 503);
+        assert!(refused.head.contains("connection: close"), "{}", refused.head);
+        client.closed_after().await;
+    }
+}
+
 #[tokio::test]
 async fn every_answer_is_a_problem_or_a_reply_and_the_connection_stays() {
     let report = Arc::new(Report::default());
@@ -354,6 +388,7 @@ async fn every_answer_is_a_problem_or_a_reply_and_the_connection_stays() {
         ("GET", "/livez", "/livez", 200, None),
         ("GET", "/readyz", "/readyz", 503, None),
         ("GET", "/metrics", "/metrics", 200, None),
+        ("GET", "/openapi.json", "/openapi.json", 200, None),
         ("GET", "/nowhere?x=%zz", "other", 404, Some("no_such_path")),
         ("MADE-UP", "/api/v1/metrics", "other", 405, None),
         ("DELETE", "/health", "other", 405, Some("method_not_allowed")),

@@ -15,6 +15,7 @@ use tracktags::http::auth::Access;
 use tracktags::http::routes::{Endpoint, ROUTES, Route};
 
 use super::businesses::Admin;
+use super::openapi;
 use super::support::api::{Client, Outcome, text};
 use super::support::until;
 
@@ -69,6 +70,7 @@ impl Names<'_> {
             | Endpoint::Live
             | Endpoint::Ready
             | Endpoint::Telemetry
+            | Endpoint::OpenApi
             | Endpoint::MetricList
             | Endpoint::MetricRead
             | Endpoint::MetricDelete
@@ -115,7 +117,7 @@ fn masked(outcome: Outcome) -> String {
 fn mask(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {
-            for varying in ["request_id", "as_of", "timestamp", "last_used_at"] {
+            for varying in ["request_id", "as_of", "timestamp", "last_used_at", "flushed_at"] {
                 members.remove(varying);
             }
             members.values_mut().for_each(mask);
@@ -218,6 +220,7 @@ fn every_route_with_every_kind_of_key() {
         // The customer that one route has made is in the way of the other that makes it.
         let again = route.endpoint == Endpoint::CustomerCreate && !seen.insert("customer");
         assert_eq!(status(&outcome), if again { 409 } else { 200 }, "{at} with the own key: {outcome:?}");
+        openapi::describes(route, &outcome);
     }
 }
 

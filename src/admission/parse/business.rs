@@ -3,10 +3,8 @@
 use super::object::{Object, Schema};
 use super::{Fault, names};
 
-const BODY: Schema = Schema { path: "", known: &["business_name", "email"], ignored: &[] };
-
-/// Bytes of a name and of an address.
-const NAME_BYTES_MAX: usize = 200;
+/// The fields of a body.
+pub const BODY: Schema = Schema { path: "", known: &["business_name", "email"], ignored: &[] };
 
 /// A body; what is absent is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +20,9 @@ impl BusinessBody {
     pub fn parse(body: &[u8]) -> Result<Self, Fault> {
         // The schema ignores nothing, so nothing can be warned of.
         let object = Object::body(body, &BODY, &mut Vec::new())?;
-        let text =
-            |field| object.given(field).map(|value| value.named(names::text::<NAME_BYTES_MAX>)).transpose();
+        let text = |field| {
+            object.given(field).map(|value| value.named(names::text::<{ names::TEXT_BYTES_MAX }>)).transpose()
+        };
         Ok(BusinessBody { business_name: text("business_name")?, email: text("email")? })
     }
 }

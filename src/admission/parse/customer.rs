@@ -9,7 +9,8 @@ use dataflows::types::CustomerDetails;
 use super::object::{Object, Schema, Value};
 use super::{Fault, names};
 
-const BODY: Schema = Schema {
+/// The fields of a body.
+pub const BODY: Schema = Schema {
     path: "",
     known: &[
         "customer_id",
@@ -25,10 +26,8 @@ const BODY: Schema = Schema {
     ignored: &[],
 };
 
-/// Bytes of a name and of an address.
-const NAME_BYTES_MAX: usize = 200;
-/// Bytes of a description.
-const DESCRIPTION_BYTES_MAX: usize = 2_000;
+/// Longest description, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 2_000;
 
 /// A body.
 pub struct CustomerBody<'a>(Object<'a>);
@@ -59,8 +58,8 @@ impl<'a> CustomerBody<'a> {
     /// `customer_name` or `name`; none if both are absent. 400 if they differ.
     pub fn customer_name(&self) -> Result<Option<String>, Fault> {
         let [long, short] = ["customer_name", "name"].map(|field| self.0.given(field));
-        let [long, short] =
-            [long, short].map(|value| value.map(|value| value.named(names::text::<NAME_BYTES_MAX>)));
+        let [long, short] = [long, short]
+            .map(|value| value.map(|value| value.named(names::text::<{ names::TEXT_BYTES_MAX }>)));
         let (long, short) = (long.transpose()?, short.transpose()?);
         if long.is_some() && short.is_some() && long != short {
             let detail = "customer_name and name are the same field and differ";
@@ -81,7 +80,7 @@ impl<'a> CustomerBody<'a> {
             self.changed(field, before, |value| value.named(read))
         };
         Ok(CustomerDetails {
-            email: text("email", before.email, names::text::<NAME_BYTES_MAX>)?,
+            email: text("email", before.email, names::text::<{ names::TEXT_BYTES_MAX }>)?,
             description: text("description", before.description, names::text::<DESCRIPTION_BYTES_MAX>)?,
             stripe_customer_id: text("stripe_customer_id", before.stripe_customer_id, names::id)?,
             stripe_price_id: text("stripe_price_id", before.stripe_price_id, names::id)?,

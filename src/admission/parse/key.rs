@@ -7,16 +7,19 @@ use super::object::{Object, Schema, Value};
 use super::{Fault, names};
 use crate::control::Plaintext;
 
-/// `credentials` are those of other services; keys of this one have none.
-const OWN: Schema =
+/// The fields of a body that asks for a key of this service. `credentials` are those of other services.
+pub const OWN: Schema =
     Schema { path: "", known: &["key_type", "key_name", "expires_at", "scopes"], ignored: &["credentials"] };
 const ANY: Schema = Schema {
     path: "",
     known: &["key_type", "key_name", "expires_at", "scopes", "credentials"],
     ignored: &[],
 };
-const STRIPES: Schema = Schema { path: "", known: &["key_type", "key_name", "credentials"], ignored: &[] };
-const CREDENTIALS: Schema =
+/// The fields of a body that asks for credentials for Stripe.
+pub const STRIPES: Schema =
+    Schema { path: "", known: &["key_type", "key_name", "credentials"], ignored: &[] };
+/// The fields of those credentials.
+pub const CREDENTIALS: Schema =
     Schema { path: "credentials", known: &["secret_key", "webhook_secret"], ignored: &[] };
 
 /// `key_type` of a key that acts for the business.
@@ -95,6 +98,9 @@ fn of_stripe(value: Value<'_>, prefixes: &[&str], kinds: &str) -> Result<Plainte
     Err(Fault::unacceptable(value.field(), "wrong_kind", detail))
 }
 
+/// What a key may be allowed.
+pub const SCOPES: [&str; 3] = ["read", "ingest", "manage"];
+
 /// A key as a client asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewKey {
@@ -136,5 +142,5 @@ fn scopes(words: Vec<String>) -> Result<Scopes, Fault> {
 }
 
 fn wrong_scopes(detail: &str) -> Fault {
-    Fault::malformed("scopes", "invalid_option", detail).with_valid(["read", "ingest", "manage"])
+    Fault::malformed("scopes", "invalid_option", detail).with_valid(SCOPES)
 }

@@ -12,17 +12,21 @@ use super::{Fault, names};
 pub const CUSTOM_BYTES_MAX: usize = 16_384;
 
 // The ignored names are in the request types of the original service.
-const METADATA: Schema =
+/// `metadata`.
+pub const METADATA: Schema =
     Schema { path: "metadata", known: &["integrations", "custom"], ignored: &["billing"] };
-const INTEGRATIONS: Schema =
+/// What a series may be connected to.
+pub const INTEGRATIONS: Schema =
     Schema { path: "metadata.integrations", known: &["supabase", "postgres", "stripe"], ignored: &["fly"] };
-const SUPABASE: Schema = Schema {
+/// Where rows go.
+pub const SUPABASE: Schema = Schema {
     path: "metadata.integrations.supabase",
     known: &["enabled", "batch_interval", "restore_on_startup"],
     ignored: &["table_name", "retention_days"],
 };
 const POSTGRES: Schema = Schema { path: "metadata.integrations.postgres", ..SUPABASE };
-const STRIPE: Schema = Schema {
+/// How usage is billed.
+pub const STRIPE: Schema = Schema {
     path: "metadata.integrations.stripe",
     known: &["enabled", "price_id", "export", "overage_threshold", "scale"],
     ignored: &["key_name", "billing_threshold", "overage_item_id"],

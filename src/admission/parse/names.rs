@@ -20,6 +20,8 @@ use super::Fault;
 pub const METRIC_NAME_BYTES_MAX: usize = 100;
 /// Longest customer id, event id, price id and idempotency key.
 pub const ID_BYTES_MAX: usize = 255;
+/// Longest name of a business or a customer and longest address, in bytes.
+pub const TEXT_BYTES_MAX: usize = 200;
 /// Longest URL.
 pub const URL_BYTES_MAX: usize = 2_048;
 

@@ -44,8 +44,10 @@ const FIELDS: [&str; 18] = [
     "webhook_url",
     "metadata",
 ];
-const POST: Schema = Schema { path: "", known: &FIELDS, ignored: &[] };
-const PATCH: Schema = Schema { path: "", known: FIELDS.split_at(2).1, ignored: &[] };
+/// The fields of a POST.
+pub const POST: Schema = Schema { path: "", known: &FIELDS, ignored: &[] };
+/// The fields of a PATCH.
+pub const PATCH: Schema = Schema { path: "", known: FIELDS.split_at(2).1, ignored: &[] };
 
 /// The server's bounds on what a definition may ask for.
 #[derive(Clone, Copy, Debug)]
@@ -225,12 +227,12 @@ fn notify_at(value: &Value<'_>) -> Result<Vec<u16>, Fault> {
     if !percentages.iter().all(|percent| (1..=NOTIFY_AT_PERCENT_MAX).contains(percent)) {
         return Err(Fault::malformed(value.field(), "invalid_option", format!("notify_at must be {wanted}")));
     }
-    percentages.sort_unstable();
-    percentages.dedup();
     if percentages.len() > NOTIFY_AT_MAX {
         let detail = format!("notify_at holds at most {NOTIFY_AT_MAX} percentages");
         return Err(Fault::unacceptable(value.field(), "out_of_bounds", detail));
     }
+    percentages.sort_unstable();
+    percentages.dedup();
     Ok(percentages)
 }
 

@@ -5,7 +5,8 @@ use dataflows::types::{Amount, Micros, SeriesKey};
 use super::object::{Object, Schema};
 use super::{Fault, names};
 
-const BODY: Schema = Schema { path: "", known: &["value", "timestamp", "id"], ignored: &[] };
+/// The fields of a body.
+pub const BODY: Schema = Schema { path: "", known: &["value", "timestamp", "id"], ignored: &[] };
 
 /// One update as a client sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]

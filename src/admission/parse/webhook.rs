@@ -3,7 +3,8 @@
 use super::object::{Object, Schema};
 use super::{Fault, names};
 
-const BODY: Schema = Schema { path: "", known: &["url"], ignored: &[] };
+/// The fields of a body.
+pub const BODY: Schema = Schema { path: "", known: &["url"], ignored: &[] };
 
 /// The `url` of a body.
 pub fn parse(body: &[u8]) -> Result<String, Fault> {

@@ -1,0 +1,288 @@
+//! What each endpoint is called, takes and answers; the rest follows from its row in the table of routes. One arm for
+//! each endpoint and none for the rest: a new route does not compile before it is described.
+
+use crate::http::error::Title::{self, Conflict, NotFound, Unprocessable};
+use crate::http::routes::Endpoint;
+
+const SERVICE: &str = "Service";
+const METRICS: &str = "Metrics";
+const BUSINESSES: &str = "Businesses";
+const KEYS: &str = "Keys";
+const CUSTOMERS: &str = "Customers";
+const AUDIT: &str = "Audit";
+
+/// The groups of operations.
+pub(super) const TAGS: [(&str, &str); 6] = [
+    (SERVICE, "Whether the service lives, what it measures about itself, and this document."),
+    (METRICS, "Series: a metric of the business or of one customer, its updates, its value, its past."),
+    (BUSINESSES, "Tenants. For the admin key."),
+    (KEYS, "Keys of a business and of its customers. At most two of a type are active, to replace one."),
+    (CUSTOMERS, "Whom the business measures."),
+    (AUDIT, "Who has changed what. Read from the database, about a second behind."),
+];
+
+/// What the body of an answer is.
+#[derive(Clone, Copy)]
+pub(super) enum Content {
+    /// JSON: a component.
+    Json(&'static str),
+    /// Text of a media type.
+    Text(&'static str),
+}
+
+/// An endpoint, described.
+pub(super) struct Operation {
+    /// Unique, and what clients call it.
+    pub(super) id: &'static str,
+    /// One of `TAGS`.
+    pub(super) tag: &'static str,
+    /// Its name in a list.
+    pub(super) summary: &'static str,
+    /// What it does.
+    pub(super) about: &'static str,
+    /// The component of its body.
+    pub(super) body: Option<&'static str>,
+    /// Status, when, and what.
+    pub(super) answers: Vec<(u16, &'static str, Content)>,
+    /// Problems beyond those of its row in the table of routes.
+    pub(super) problems: Vec<Title>,
+    /// Whether it takes an `Idempotency-Key`.
+    pub(super) idempotent: bool,
+}
+
+impl Operation {
+    fn new(tag: &'static str, id: &'static str, summary: &'static str, about: &'static str) -> Self {
+        let (answers, problems) = (Vec::new(), Vec::new());
+        Operation { id, tag, summary, about, body: None, answers, problems, idempotent: false }
+    }
+
+    fn takes(self, component: &'static str) -> Self {
+        Operation { body: Some(component), ..self }
+    }
+
+    fn answers(mut self, status: u16, when: &'static str, component: &'static str) -> Self {
+        self.answers.push((status, when, Content::Json(component)));
+        self
+    }
+
+    fn says(mut self, when: &'static str, media_type: &'static str) -> Self {
+        self.answers.push((200, when, Content::Text(media_type)));
+        self
+    }
+
+    fn refuses(self, problems: &[Title]) -> Self {
+        Operation { problems: problems.to_vec(), ..self }
+    }
+
+    fn idempotent(self) -> Self {
+        Operation { idempotent: true, ..self }
+    }
+}
+
+/// Describes an endpoint.
+pub(super) fn describe(endpoint: Endpoint) -> Operation {
+    let new = Operation::new;
+    match endpoint {
+        Endpoint::Health => new(SERVICE, "getHealth", "Answer OK", "The process answers, no more.")
+            .says("Always.", "text/plain"),
+        Endpoint::Live => new(SERVICE, "getLiveness", "Is it alive?", "The process answers, no more.")
+            .answers(200, "Always.", "Liveness"),
+        Endpoint::Ready => new(
+            SERVICE,
+            "getReadiness",
+            "Is it ready?",
+            "A database that is down makes it degraded, not unready: updates are durable without it.",
+        )
+        .answers(200, "It may be used, perhaps degraded.", "Readiness")
+        .answers(503, "It is starting or stopping.", "Readiness"),
+        Endpoint::Telemetry => new(
+            SERVICE,
+            "getTelemetry",
+            "What the service measures about itself",
+            "For Prometheus, in the OpenMetrics text format. It names no tenant.",
+        )
+        .says("The exposition.", "application/openmetrics-text"),
+        Endpoint::OpenApi => {
+            new(SERVICE, "getOpenApi", "This document", "Generated from the table of routes.").answers(
+                200,
+                "The document.",
+                "Document",
+            )
+        }
+        Endpoint::MetricCreate => new(
+            METRICS,
+            "createMetric",
+            "Create a series",
+            "If the name exists, its definition stays, the answer says `exists` and what differs, and an \
+             `initial_value` that is not the series' own is recorded as one update, once for each body.",
+        )
+        .takes("NewMetric")
+        .answers(201, "The series is there.", "MetricCreated")
+        .refuses(&[Conflict, Unprocessable])
+        .idempotent(),
+        Endpoint::MetricList => new(
+            METRICS,
+            "listMetrics",
+            "List series with their values",
+            "Without `scope` both scopes are shown; a customer key sees the series of its customer.",
+        )
+        .answers(200, "A page.", "MetricPage"),
+        Endpoint::MetricUpdate => new(
+            METRICS,
+            "updateMetric",
+            "Record one update",
+            "Answered once it is durable; a reading that starts after the answer sees it.",
+        )
+        .takes("NewUpdate")
+        .answers(200, "It is recorded.", "UpdateRecorded")
+        .refuses(&[Unprocessable])
+        .idempotent(),
+        Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.").answers(
+            200,
+            "The reading.",
+            "MetricReading",
+        ),
+        Endpoint::MetricChange => new(
+            METRICS,
+            "changeMetric",
+            "Change a series",
+            "What is absent stays. What decides how updates count cannot be changed once there are updates.",
+        )
+        .takes("MetricChange")
+        .answers(200, "It is changed.", "MetricUpdated")
+        .refuses(&[Conflict, Unprocessable]),
+        Endpoint::MetricDelete => {
+            new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.").answers(
+                200,
+                "It is gone.",
+                "MetricDeleted",
+            )
+        }
+        Endpoint::MetricHistory => new(
+            METRICS,
+            "readMetricHistory",
+            "Read the past of a series",
+            "Its windows, newest first: the database, with what is not written yet merged in.",
+        )
+        .answers(200, "A page.", "MetricHistory"),
+        Endpoint::BusinessCreate => {
+            new(BUSINESSES, "createBusiness", "Create a business", "It has no keys yet.")
+                .takes("NewBusiness")
+                .answers(201, "It is there.", "BusinessCreated")
+        }
+        Endpoint::BusinessRead => new(BUSINESSES, "readBusiness", "Read a business", "What is known of it.")
+            .answers(200, "The business.", "Business"),
+        Endpoint::BusinessChange => {
+            new(BUSINESSES, "changeBusiness", "Change a business", "What is absent stays.")
+                .takes("BusinessChange")
+                .answers(200, "It is changed.", "BusinessUpdated")
+        }
+        Endpoint::BusinessDelete => new(
+            BUSINESSES,
+            "deleteBusiness",
+            "Delete a business",
+            "Its keys stop at once; rows of its series stay in the database.",
+        )
+        .answers(200, "It is gone.", "BusinessDeleted"),
+        Endpoint::WebhookPut => new(
+            BUSINESSES,
+            "putWebhook",
+            "Set where messages go",
+            "The answer holds the secret that they are signed with, which is shown only there. Each call makes a new one; \
+             the one before signs along for 24 hours.",
+        )
+        .takes("NewWebhook")
+        .answers(200, "It is set.", "WebhookSet")
+        .refuses(&[Unprocessable]),
+        Endpoint::KeyCreate => new(
+            KEYS,
+            "createKey",
+            "Create a key of the business",
+            "The answer holds the key, which is shown only there. No key makes one that may do more or lives \
+             longer than itself. The third active key is refused with `key_limit_reached`.",
+        )
+        .takes("NewKey")
+        .answers(201, "The key.", "KeyCreated")
+        .refuses(&[Conflict, Unprocessable]),
+        Endpoint::KeyList => new(KEYS, "listKeys", "List the keys of the business", "The active ones.")
+            .answers(200, "All of them.", "KeyPage"),
+        Endpoint::KeyRead => new(KEYS, "readKey", "Read a key of the business", "Without the key itself.")
+            .answers(200, "The key.", "ListedKey"),
+        Endpoint::KeyDelete => new(
+            KEYS,
+            "deleteKey",
+            "Delete a key of the business",
+            "It answers 401 at once. A key may always end itself; to end others it needs the scope `manage`.",
+        )
+        .answers(200, "It is gone.", "KeyDeleted"),
+        Endpoint::CustomerKeyCreate => new(
+            KEYS,
+            "createCustomerKey",
+            "Create a key of one customer",
+            "It reads that customer and nothing else. The answer holds the key, which is shown only there.",
+        )
+        .takes("NewCustomerKey")
+        .answers(201, "The key.", "OwnKeyCreated")
+        .refuses(&[Conflict, Unprocessable]),
+        Endpoint::CustomerKeyList => {
+            new(KEYS, "listCustomerKeys", "List the keys of one customer", "The active ones.").answers(
+                200,
+                "All of them.",
+                "CustomerKeyPage",
+            )
+        }
+        Endpoint::CustomerKeyDelete => {
+            new(KEYS, "deleteCustomerKey", "Delete a key of one customer", "It answers 401 at once.").answers(
+                200,
+                "It is gone.",
+                "KeyDeleted",
+            )
+        }
+        Endpoint::BillingReset => new(
+            CUSTOMERS,
+            "resetBilling",
+            "Begin a new billing period",
+            "Of every `stripe_billing` series of the customer: what was counted before stays in the old period.",
+        )
+        .answers(200, "It has begun.", "BillingReset"),
+        Endpoint::AuditList => new(AUDIT, "listAuditLogs", "List changes", "Of all businesses or one, newest first.")
+            .answers(200, "A page.", "AuditPage"),
+        Endpoint::AuditListOwn => {
+            new(AUDIT, "listOwnAuditLogs", "List changes of the business", "Newest first.").answers(
+                200,
+                "A page.",
+                "AuditPage",
+            )
+        }
+        Endpoint::CustomerCreate => {
+            new(CUSTOMERS, "createCustomer", "Create a customer", "Under an id of your own.")
+                .takes("NewCustomer")
+                .answers(201, "It is there.", "CustomerCreated")
+                .refuses(&[NotFound, Conflict])
+        }
+        Endpoint::CustomerList => new(CUSTOMERS, "listCustomers", "List customers", "By their ids.").answers(
+            200,
+            "A page.",
+            "CustomerPage",
+        ),
+        Endpoint::CustomerPut => new(
+            CUSTOMERS,
+            "putCustomer",
+            "Create or change a customer",
+            "What is absent stays, `null` clears. A new one needs a name.",
+        )
+        .takes("CustomerChange")
+        .answers(200, "It is changed.", "CustomerUpdated")
+        .answers(201, "There was none of that id; now there is.", "CustomerCreated")
+        .refuses(&[Conflict]),
+        Endpoint::CustomerRead => new(CUSTOMERS, "readCustomer", "Read a customer", "What is known of it.")
+            .answers(200, "The customer.", "Customer"),
+        Endpoint::CustomerDelete => new(
+            CUSTOMERS,
+            "deleteCustomer",
+            "Delete a customer",
+            "With its keys and series; rows of its series stay in the database.",
+        )
+        .answers(200, "It is gone.", "CustomerDeleted"),
+    }
+}
