@@ -109,6 +109,7 @@ fn batch(store: &mut SqliteStore, upper: Epoch, rows: Vec<Row>, states: u32) -> 
             window_starts,
             rows: part,
             states: states.get(first..first + part.len()).unwrap_or_default(),
+            cleaned: &[],
             through: if last { ALL_SERIES } else { part[part.len() - 1].series },
         };
         store.commit(&Part { journal_id: "bench", definitions: &[], rows: Some(rows) })?;

@@ -179,6 +179,7 @@ mod tests {
         stored: true,
         limit: None,
         max_event_age_secs: 3_600,
+        cleanup_after_days: None,
     };
 
     /// Runs works on one worker, acknowledging each batch at once, and returns what they led to.

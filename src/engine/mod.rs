@@ -11,6 +11,7 @@
 //! what admission and control let in: every message answers somebody who waits, but for time entries (one a second).
 
 mod emissions;
+mod older;
 mod replay;
 mod router;
 mod snapshot;

@@ -9,10 +9,13 @@ use std::sync::mpsc;
 use std::sync::{Arc, PoisonError};
 
 use dataflows::types::packed::{self, Keyed};
-use dataflows::types::{Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesState, Span, Update};
+use dataflows::types::{
+    Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesSpec, SeriesState, Span, Update,
+};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::older::WithoutCleanup;
 use super::router::{Router, StoredClasses};
 use super::snapshot::{Head, section};
 use super::{Message, RouterState, Shared};
@@ -232,7 +235,14 @@ fn restore(
                     project(shared, epoch, definitions);
                 }
             }
-            section::SERIES => restore_series(shared, bytes).ok_or_else(unknown)?,
+            section::SERIES => {
+                restore_series(shared, bytes, |state: &SeriesState| state.series, |state, _| state)
+                    .ok_or_else(unknown)?;
+            }
+            section::SERIES_WITHOUT_CLEANUP => {
+                let read = |older: WithoutCleanup, spec: &SeriesSpec| older.read(spec, state.last_time);
+                restore_series(shared, bytes, WithoutCleanup::series, read).ok_or_else(unknown)?;
+            }
             section::IDS => restore_ids(shared, decode(bytes).ok_or_else(unknown)?),
             section::KEYS => {
                 let keys: Vec<(u128, u128, Micros)> = decode(bytes).ok_or_else(unknown)?;
@@ -255,15 +265,22 @@ fn project(shared: &Shared, epoch: Epoch, definitions: Vec<Definition>) {
     }
 }
 
-fn restore_series(shared: &Shared, mut bytes: &[u8]) -> Option<()> {
+/// Loads a section of series, each written as a `T`.
+fn restore_series<T: DeserializeOwned>(
+    shared: &Shared,
+    mut bytes: &[u8],
+    series: impl Fn(&T) -> SeriesId,
+    read: impl Fn(T, &SeriesSpec) -> SeriesState,
+) -> Option<()> {
     let workers = shared.queues.len();
     let mut shares = vec![Vec::new(); workers];
     let registry = shared.registry.read().unwrap_or_else(PoisonError::into_inner);
     while !bytes.is_empty() {
-        let (state, rest) = postcard::take_from_bytes::<SeriesState>(bytes).ok()?;
+        let (written, rest) = postcard::take_from_bytes::<T>(bytes).ok()?;
         bytes = rest;
-        if let Some(handle) = registry.by_id(state.series) {
-            shares[state.series.worker(workers)].push((handle.slot, state));
+        if let Some(handle) = registry.by_id(series(&written)) {
+            let state = read(written, &handle.record.spec);
+            shares[handle.series.worker(workers)].push((handle.slot, state));
         }
     }
     for (share, queue) in shares.into_iter().zip(&shared.queues) {

@@ -18,19 +18,21 @@ const HOURLY: Shape = Shape {
     stored: true,
     limit: None,
     max_event_age_secs: 86_400,
+    cleanup_after_days: None,
 };
 
 /// A story of one series; times in seconds, amounts in units.
 struct Story {
     reference: Reference,
     epoch: Epoch,
+    now: i64,
 }
 
 impl Story {
     fn of(shape: Shape) -> Story {
         let mut reference = Reference::new(80);
         reference.change(at(0), &Change::Open(SERIES, shape));
-        Story { reference, epoch: 0 }
+        Story { reference, epoch: 0, now: 0 }
     }
 
     fn send(&mut self, arrival: i64, event: i64, units: i64) -> (Outcome, bool, i64) {
@@ -46,6 +48,7 @@ impl Story {
     ) -> (Outcome, bool, i64) {
         let id = id.map(|id| EventId::new(id << 96, SERIES));
         let (event_at, amount) = (at(event), Amount::from_units(units));
+        self.now = arrival;
         let sent = Arrival { series: SERIES, item: 0, event_at, amount, id };
         let decision = self.reference.update(at(arrival), &sent);
         (decision.outcome, decision.late, units_of(decision.current))
@@ -60,7 +63,7 @@ impl Story {
         self.epoch += 1;
         let mut due = ClassSet::default();
         due.insert(Span::S15);
-        let emissions = self.reference.time(self.epoch, due, &[]);
+        let emissions = self.reference.time(self.epoch, at(self.now), due, &[]);
         self.reference.acknowledge(Span::S15, self.epoch);
         emissions.iter().flat_map(|emission| &emission.rows).map(told).collect()
     }
