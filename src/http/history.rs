@@ -184,7 +184,9 @@ fn show(point: &HistoryRow) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflows::types::{ClassSet, MetricType, Operation, PeriodState, SeriesId, Shape, Span};
+    use dataflows::types::{
+        ClassSet, CleanupState, MetricType, Operation, PeriodState, SeriesId, Shape, Span,
+    };
 
     const MINUTE: i64 = 60 * Micros::PER_SECOND;
     const ALL: Range = Range { start: None, end: None, before: None, limit: 10 };
@@ -287,6 +289,26 @@ mod tests {
             let points = merged(&state, page(vec![row(0, &[7], 7)], 7), &ALL);
             assert_eq!(lines(&points), [(0, units(7), 1, true)], "the store has the differences already");
         }
+    }
+
+    #[test]
+    fn what_a_cleanup_has_yet_to_delete_is_not_shown() {
+        let minute = |minute: i64| Micros(minute * MINUTE);
+        let rows = || vec![row(2, &[5], 6), row(1, &[1], 1), row(0, &[7], 7)];
+        let shown = |sent: Option<u64>, progress: u64| {
+            let (classes, sent) = (ClassSet::default(), sent.map(|upper| (Span::S15, upper)));
+            let cleanup = Some(CleanupState { ended_by: minute(2), classes, sent });
+            let state = SeriesState { cleanup, ..state(MetricType::Checkpoint, &[(3, &[1], None)], &[]) };
+            let points = merged(&state, page(rows(), progress), &ALL);
+            points.iter().map(|point| point.window_start.0 / MINUTE).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(None, 9), [3, 2], "the row that ended at the bound is gone");
+        assert_eq!(shown(Some(9), 8), [3, 2]);
+        assert_eq!(
+            shown(Some(9), 9),
+            [3, 2, 1, 0],
+            "the store has deleted what it had to: these came behind"
+        );
     }
 
     #[test]
