@@ -21,6 +21,9 @@ const HOURLY: Shape = Shape {
     cleanup_after_days: None,
 };
 
+/// A row: start, end, sum, value, is merged.
+type Told = (i64, i64, i64, i64, bool);
+
 /// A story of one series; times in seconds, amounts in units.
 struct Story {
     reference: Reference,
@@ -58,13 +61,13 @@ impl Story {
         self.reference.change(at(arrival), &Change::Cut(SERIES));
     }
 
-    /// Emits what changed and acknowledges it: (start, end, sum, value, is merged).
-    fn emit(&mut self) -> Vec<(i64, i64, i64, i64, bool)> {
+    /// Emits what changed and acknowledges it.
+    fn emit(&mut self) -> Vec<Told> {
         self.emit_at(self.now).0
     }
 
     /// The same at a time entry, with the bounds up to which cleaned rows go.
-    fn emit_at(&mut self, now: i64) -> (Vec<(i64, i64, i64, i64, bool)>, Vec<i64>) {
+    fn emit_at(&mut self, now: i64) -> (Vec<Told>, Vec<i64>) {
         (self.epoch, self.now) = (self.epoch + 1, now);
         let mut due = ClassSet::default();
         due.insert(Span::S15);
@@ -76,7 +79,7 @@ impl Story {
     }
 }
 
-fn told(row: &Row) -> (i64, i64, i64, i64, bool) {
+fn told(row: &Row) -> Told {
     let (start, end) = (row.window_start.seconds(), row.window_end.seconds());
     (start, end, units_of(row.tally.sum), units_of(row.value), row.kind != RowKind::Absolute)
 }

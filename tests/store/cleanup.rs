@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use dataflows::types::{SeriesId, Span};
 use tracktags::engine::{Emission, Sink};
-use tracktags::store::{ALL_SERIES, Store};
+use tracktags::store::{ALL_SERIES, SqliteStore};
 
 use super::support::*;
 
 /// Three rows of series 1 to 3 each, and their states.
-fn filled(database: &Database) -> tracktags::store::SqliteStore {
+fn filled(database: &Database) -> SqliteStore {
     let mut store = database.store();
     define(&mut store, 1, (1..=3).map(created).collect());
     let rows: Vec<_> =

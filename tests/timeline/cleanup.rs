@@ -39,6 +39,13 @@ async fn first_updates(config: &Config, clock: &MockClock) {
     stop(service, rooms).await;
 }
 
+fn started_again(config: &Config, clock: &MockClock) -> (Service, Rooms, SeriesHandle) {
+    let (service, _) = start(config, clock);
+    let rooms = service.rooms(config);
+    let handle = rooms.control.resolve(&key()).expect("the series is there");
+    (service, rooms, handle)
+}
+
 async fn stop(service: Service, rooms: Rooms) {
     drop(rooms);
     tokio::task::spawn_blocking(move || service.stop(false)).await.expect("the service stops");
@@ -56,9 +63,7 @@ async fn a_series_that_is_quiet_for_a_day_begins_afresh_and_its_rows_go() {
     let (config, clock) = (config(folder.path()), MockClock::at(NOON));
     first_updates(&config, &clock).await;
 
-    let (service, _) = start(&config, &clock);
-    let rooms = service.rooms(&config);
-    let handle = rooms.control.resolve(&key()).expect("the series is there");
+    let (service, rooms, handle) = started_again(&config, &clock);
     // A second short of a day behind the last update.
     clock.advance(Duration::from_secs(86_400 - 21));
     still_reads(&rooms, &handle, (107, 2)).await;
@@ -83,9 +88,7 @@ async fn a_snapshot_of_an_earlier_version_counts_as_an_update() {
     first_updates(&config, &clock).await;
     make_older(&folder.path().join("journal"));
 
-    let (service, _) = start(&config, &clock);
-    let rooms = service.rooms(&config);
-    let handle = rooms.control.resolve(&key()).expect("the series is there");
+    let (service, rooms, handle) = started_again(&config, &clock);
     // A day behind the last update, and not yet one behind the last time entry of the snapshot.
     clock.advance(Duration::from_secs(86_400 - 10));
     still_reads(&rooms, &handle, (107, 2)).await;

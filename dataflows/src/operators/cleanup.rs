@@ -137,18 +137,7 @@ impl Cleanup {
 
     /// What an emission says of a series that has something to emit in it. With `stored` the series up to that one are in
     /// the store already.
-    #[inline(always)]
     pub fn emit(
-        &mut self,
-        slot: u32,
-        emission: (Span, Epoch),
-        stored: Option<SeriesId>,
-        now: &Tick,
-    ) -> Option<(SeriesId, Micros)> {
-        if self.pending.is_empty() { None } else { self.emit_pending(slot, emission, stored, now) }
-    }
-
-    fn emit_pending(
         &mut self,
         slot: u32,
         emission: (Span, Epoch),
