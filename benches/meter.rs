@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | workload | 20 M updates of 1 M series, Zipf(1.05) and uniform, over one hour of event time, 1 % late; epochs of 65,536 |
-//! | shapes | `reset` with sixty one-minute windows; `checkpoint` with flush 1h; both with a limit, batch 15s |
+//! | shapes | `reset` with sixty one-minute windows; `checkpoint` with flush 1h; the same with `cleanup_after`; all with a limit |
 //! | meter | the production `Driver`: routing, timely, time entries each second, emission at each boundary, acknowledgement |
 //! | plain | one thread, one hashbrown map with foldhash, sized for the series, from (series, window) to (sum, count, min, max); emits nothing |
 //!

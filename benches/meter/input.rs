@@ -105,9 +105,9 @@ impl Input {
     }
 }
 
-/// The two shapes, by name. Each window is due for the store when it ends: an hour of event time passes here in a second
+/// The shapes, by name. Each window is due for the store when it ends: an hour of event time passes here in a second
 /// or so, and at the default of 15s every update would be a row, as it never is in a service under load.
-pub fn shapes() -> [(&'static str, Shape); 2] {
+pub fn shapes() -> [(&'static str, Shape); 3] {
     let limit =
         Limit { value: Amount::from_units(1_000_000), operator: Operator::Gte, action: Action::Allow };
     let reset = Shape {
@@ -120,6 +120,7 @@ pub fn shapes() -> [(&'static str, Shape); 2] {
         stored: true,
         limit: Some(limit),
         max_event_age_secs: 86_400,
+        cleanup_after_days: None,
     };
     let checkpoint = Shape {
         metric_type: MetricType::Checkpoint,
@@ -128,7 +129,8 @@ pub fn shapes() -> [(&'static str, Shape); 2] {
         batch: Span::H1,
         ..reset
     };
-    [("reset 1m", reset), ("checkpoint 1h", checkpoint)]
+    let watched = Shape { cleanup_after_days: Some(7), ..checkpoint };
+    [("reset 1m", reset), ("checkpoint 1h", checkpoint), ("watched 1h", watched)]
 }
 
 /// splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators").

@@ -57,6 +57,7 @@ pub fn batch(store: &mut dyn Store, upper: Epoch, rows: Vec<Row>, states: u32) -
             window_starts,
             rows: part,
             states: states.get(first..first + part.len()).unwrap_or_default(),
+            cleaned: &[],
             through: if last { ALL_SERIES } else { part[part.len() - 1].series },
         };
         store.commit(&Part { journal_id: "bench", definitions: &[], rows: Some(rows) })?;

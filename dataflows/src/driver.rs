@@ -106,7 +106,7 @@ impl Driver {
     }
 
     /// The earliest whole second at which a time entry is wanted: the next boundary of a class in which something is
-    /// dirty; none while nothing is.
+    /// dirty, or the moment to look whether a series is to be cleaned; none without either.
     pub fn due_at(&self) -> Option<Micros> {
         self.shared.borrow().meter.due_at()
     }
@@ -179,6 +179,7 @@ mod tests {
         stored: true,
         limit: None,
         max_event_age_secs: 3_600,
+        cleanup_after_days: None,
     };
 
     /// Runs works on one worker, acknowledging each batch at once, and returns what they led to.

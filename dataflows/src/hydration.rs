@@ -12,12 +12,19 @@
 
 use crate::operators::calendar::Calendar;
 use crate::types::{
-    Amount, ClassSet, LiveState, MetricType, Operation, PeriodState, Row, SeriesId, SeriesState, Shape,
-    Tally, WindowState,
+    Amount, ClassSet, LiveState, MetricType, Micros, Operation, PeriodState, Row, SeriesId, SeriesState,
+    Shape, Tally, WindowState,
 };
 
-/// The state of a series; `rows` are its last ones, oldest first. Without a live period it never had an update.
-pub fn hydrated(series: SeriesId, shape: Shape, live: Option<&LiveState>, rows: &[Row]) -> SeriesState {
+/// The state of a series as of `now`; `rows` are its last ones, oldest first. Without a live period it never had an update.
+/// When the last one arrived nobody knows: where that matters for `cleanup_after`, it counts as now.
+pub fn hydrated(
+    series: SeriesId,
+    shape: Shape,
+    live: Option<&LiveState>,
+    rows: &[Row],
+    now: Micros,
+) -> SeriesState {
     let mut state = SeriesState {
         series,
         shape,
@@ -27,6 +34,8 @@ pub fn hydrated(series: SeriesId, shape: Shape, live: Option<&LiveState>, rows: 
         cuts: Vec::new(),
         merges: Vec::new(),
         switching: None,
+        quiet_since: live.and(shape.cleanup_after_days).map(|_| now),
+        cleanup: None,
     };
     let Some(live) = live else { return state };
     let natural = match shape.metric_type {
@@ -136,6 +145,7 @@ mod tests {
             stored: true,
             limit: None,
             max_event_age_secs: 3_600,
+            cleanup_after_days: None,
         }
     }
 
@@ -255,7 +265,7 @@ mod tests {
                 for (shape, slot) in shapes.iter().zip(0..) {
                     let series = SeriesId(slot);
                     let (live, rows) = (old.store.states.get(&series), old.store.last_rows(series));
-                    new.driver.restore(slot, &super::hydrated(series, *shape, live, &rows));
+                    new.driver.restore(slot, &super::hydrated(series, *shape, live, &rows, Micros(0)));
                 }
                 // A first time entry tells a driver what the time is.
                 for life in [&mut old, &mut new] {

@@ -12,9 +12,10 @@
 //! Assumes what admission sees to: stamps do not go back, an event is at most `max_event_age` old and five minutes
 //! ahead, and intervals, operation and initial value change only before the first update.
 
+mod cleanup;
 mod series;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
     Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, Outcome, Row, SeriesId, Shape, Span,
@@ -59,6 +60,8 @@ pub struct Emission {
     pub rows: Vec<Row>,
     /// Newest live periods of the series with changed windows, in series order.
     pub states: Vec<LiveState>,
+    /// Cleaned series, in series order: rows whose window had ended by then go before the others are written.
+    pub cleaned: Vec<(SeriesId, Micros)>,
 }
 
 /// What a row must say once everything is in the store.
@@ -138,26 +141,34 @@ impl Reference {
         }
     }
 
-    /// The time entry of this epoch: what each class emits, shortest interval first. In a class of `stored` the series
+    /// The time entry of this epoch, at T: cleans what is quiet for too long, then what each class emits, shortest interval first. In a class of `stored` the series
     /// up to the given one are in the store already, the others emit.
-    pub fn time(&mut self, epoch: Epoch, emit: ClassSet, stored: &[(Span, SeriesId)]) -> Vec<Emission> {
+    pub fn time(
+        &mut self,
+        epoch: Epoch,
+        at: Micros,
+        emit: ClassSet,
+        stored: &[(Span, SeriesId)],
+    ) -> Vec<Emission> {
+        self.series.values_mut().for_each(|series| series.clean(at));
         let mut emissions = Vec::new();
         for class in Span::FLUSH {
             let through = stored.iter().find(|(stored, _)| *stored == class).map(|(_, through)| *through);
             if !emit.contains(class) && through.is_none() {
                 continue;
             }
-            let (mut rows, mut states) = (Vec::new(), Vec::new());
+            let (mut rows, mut states, mut cleaned) = (Vec::new(), Vec::new(), Vec::new());
             for (&id, series) in &mut self.series {
                 if through.is_some_and(|through| id <= through) {
                     series.mark_stored(class);
                     continue;
                 }
+                cleaned.extend(series.cleaning.emit(id, class, epoch));
                 let changed = series.emit(class, epoch);
                 states.extend((!changed.is_empty()).then(|| series.live_state()));
                 rows.extend(changed);
             }
-            emissions.push(Emission { class, rows, states });
+            emissions.push(Emission { class, rows, states, cleaned });
         }
         emissions
     }
@@ -183,12 +194,19 @@ impl Reference {
         self.series.keys().copied()
     }
 
+    /// Windows of which the store may have a row or not: what a cleanup found too young and later updates have not
+    /// written again.
+    pub fn left_behind(&self, series: SeriesId) -> BTreeSet<Micros> {
+        self.series.get(&series).map(|series| series.cleaning.left_behind()).unwrap_or_default()
+    }
+
     /// What the store must hold of a series in the end, by window. None if it was not always stored.
     pub fn rows(&self, series: SeriesId) -> Option<BTreeMap<Micros, Truth>> {
         self.series.get(&series).filter(|series| series.was_always_stored).map(Series::rows)
     }
 
-    /// When the next time entry is wanted: the first boundary of a class after the first change it has yet to emit.
+    /// When the next time entry is wanted: the first boundary of a class after the first change it has yet to emit, or
+    /// the first cleanup.
     pub fn due_at(&self) -> Option<Micros> {
         self.series.values().filter_map(Series::due_at).min()
     }

@@ -181,7 +181,7 @@ impl Service {
         let began = clock.monotonic();
         let replayed = engine::replay(&recovery, &shared, &stored)?;
         if let Some(content) = &content {
-            hydrate(&shared, content);
+            hydrate(&shared, content, clock.wall());
         }
         let elapsed = clock.monotonic() - began;
         let (frames, updates) = (replayed.frames, replayed.updates);
@@ -329,9 +329,9 @@ fn admission_options(config: &Config) -> AdmissionOptions {
 }
 
 /// Starts from what the database has.
-fn hydrate(shared: &Shared, content: &Content) {
+fn hydrate(shared: &Shared, content: &Content, now: Micros) {
     let Content { definitions, next_series, states, rows } = content;
-    engine::hydrate(shared, definitions, *next_series, states, rows);
+    engine::hydrate(shared, definitions, *next_series, states, rows, now);
     tracing::info!(
         definitions = definitions.len(),
         series_with_values = states.len(),

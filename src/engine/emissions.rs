@@ -22,6 +22,9 @@ pub struct Emission {
     pub rows: Vec<Row>,
     /// Live periods of the changed series, in series order.
     pub states: Vec<LiveState>,
+    /// Cleaned series, in series order: rows whose window had ended by then, and the live period, are deleted before
+    /// `rows` and `states` are written.
+    pub cleaned: Vec<(SeriesId, Micros)>,
     /// Rows up to this series are in the store already, from before a restart.
     pub after: Option<SeriesId>,
 }
@@ -34,19 +37,21 @@ impl Emission {
         parts: Vec<PackedBatch>,
         after: Option<SeriesId>,
     ) -> Self {
-        let (mut rows, mut states) = (Vec::new(), Vec::new());
+        let (mut rows, mut states, mut cleaned) = (Vec::new(), Vec::new(), Vec::new());
         for mut part in parts.into_iter().map(PackedBatch::unpack) {
             rows.append(&mut part.rows);
             states.append(&mut part.states);
+            cleaned.append(&mut part.cleaned);
         }
         // Stable sorts merge the workers' sorted runs.
         rows.sort_by_key(|row| (row.series, row.window_start));
         states.sort_by_key(|state| state.series);
-        Emission { class, upper, at, rows, states, after }
+        cleaned.sort();
+        Emission { class, upper, at, rows, states, cleaned, after }
     }
 
     fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.states.is_empty()
+        self.rows.is_empty() && self.states.is_empty() && self.cleaned.is_empty()
     }
 }
 

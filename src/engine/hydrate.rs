@@ -7,7 +7,7 @@
 use std::sync::PoisonError;
 
 use dataflows::hydration::hydrated;
-use dataflows::types::{Definition, LiveState, Row, SeriesId, SeriesState};
+use dataflows::types::{Definition, LiveState, Micros, Row, SeriesId, SeriesState};
 
 use super::Shared;
 use super::replay::restore_states;
@@ -21,6 +21,7 @@ pub fn hydrate(
     next_series: SeriesId,
     states: &[LiveState],
     rows: &[Row],
+    now: Micros,
 ) {
     let mut registry = shared.registry.write().unwrap_or_else(PoisonError::into_inner);
     registry.continue_from(next_series);
@@ -32,7 +33,7 @@ pub fn hydrate(
         let live = states.binary_search_by_key(&series, |state| state.series).ok();
         let rows = &rows[rows.partition_point(|row| row.series < series)..];
         let rows = &rows[..rows.partition_point(|row| row.series == series)];
-        hydrated(series, registry.shape(handle), live.map(|index| &states[index]), rows)
+        hydrated(series, registry.shape(handle), live.map(|index| &states[index]), rows, now)
     };
     let states: Vec<SeriesState> = registry.series().map(state).collect();
     drop(registry);

@@ -12,6 +12,7 @@
 
 mod emissions;
 mod hydrate;
+mod older;
 mod replay;
 mod router;
 mod snapshot;

@@ -9,10 +9,13 @@ use std::sync::mpsc;
 use std::sync::{Arc, PoisonError};
 
 use dataflows::types::packed::{self, Keyed};
-use dataflows::types::{Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesState, Span, Update};
+use dataflows::types::{
+    Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesSpec, SeriesState, Span, Update,
+};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::older::WithoutCleanup;
 use super::router::{Router, StoredClasses};
 use super::snapshot::{Head, section};
 use super::{Message, RouterState, Shared};
@@ -218,7 +221,7 @@ fn restore(
     let epoch = snapshot.position().epoch;
     let unknown = || ReplayError::Unknown { epoch };
     let mut state = RouterState::default();
-    let mut projected = 0;
+    let (mut projected, again) = (0, stored.is_new());
     while let Some((kind, bytes)) = snapshot.next_section()? {
         match kind {
             section::HEAD => {
@@ -246,7 +249,14 @@ fn restore(
                     project(shared, epoch, definitions);
                 }
             }
-            section::SERIES => restore_series(shared, bytes, stored.is_new()).ok_or_else(unknown)?,
+            section::SERIES => {
+                restore_series(shared, bytes, again, |state: &SeriesState| state.series, |state, _| state)
+                    .ok_or_else(unknown)?;
+            }
+            section::SERIES_WITHOUT_CLEANUP => {
+                let read = |older: WithoutCleanup, spec: &SeriesSpec| older.read(spec, state.last_time);
+                restore_series(shared, bytes, again, WithoutCleanup::series, read).ok_or_else(unknown)?;
+            }
             section::IDS => restore_ids(shared, decode(bytes).ok_or_else(unknown)?),
             section::KEYS => {
                 let keys: Vec<(u128, u128, Micros)> = decode(bytes).ok_or_else(unknown)?;
@@ -273,22 +283,30 @@ fn project(shared: &Shared, epoch: Epoch, definitions: Vec<Definition>) {
     }
 }
 
-/// `again`: the store has nothing, so that every window in memory must reach it.
-fn restore_series(shared: &Shared, mut bytes: &[u8], again: bool) -> Option<()> {
+/// Loads a section of series, each written as a `T`. `again`: the store has nothing, so that every window in memory must
+/// reach it.
+fn restore_series<T: DeserializeOwned>(
+    shared: &Shared,
+    mut bytes: &[u8],
+    again: bool,
+    series: impl Fn(&T) -> SeriesId,
+    read: impl Fn(T, &SeriesSpec) -> SeriesState,
+) -> Option<()> {
     let mut states = Vec::new();
+    let registry = shared.registry.read().unwrap_or_else(PoisonError::into_inner);
     while !bytes.is_empty() {
-        let (mut state, rest) = postcard::take_from_bytes::<SeriesState>(bytes).ok()?;
+        let (written, rest) = postcard::take_from_bytes::<T>(bytes).ok()?;
         bytes = rest;
+        let Some(handle) = registry.by_id(series(&written)) else { continue };
+        let mut state = read(written, &handle.record.spec);
         if again && state.shape.stored {
             let batch = state.shape.batch;
-            state
-                .windows
-                .iter_mut()
-                .filter(|window| !window.left)
-                .for_each(|window| window.dirty.insert(batch));
+            let resident = state.windows.iter_mut().filter(|window| !window.left);
+            resident.for_each(|window| window.dirty.insert(batch));
         }
         states.push(state);
     }
+    drop(registry);
     restore_states(shared, states);
     Some(())
 }

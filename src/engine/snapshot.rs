@@ -5,14 +5,16 @@
 //! | 1 head | `Head`: one |
 //! | 2 definitions | `Vec<Definition>` that build the registry: one |
 //! | 3 unprojected | `Vec<(Epoch, Vec<Definition>)>` that the store lacked: one |
-//! | 4 series | `SeriesState`, one behind the other: many |
+//! | 4 | as 7, of earlier versions: see `older` |
 //! | 5 ids | `(generation, Vec<EventId>)`: many |
 //! | 6 keys | `Vec<(key hash, fingerprint, stamp)>`: one |
-//! | 7 used | `Vec<(hash of an API key, when it was last used)>`: one |
+//! | 7 series | `SeriesState`, one behind the other: many |
+//! | 8 used | `Vec<(hash of an API key, when it was last used)>`: one |
 //!
 //! The registry stands still (control's gate) from the barrier until it has been encoded; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on
-//! its way to the store need be kept.
+//! its way to the store need be kept. A section whose content changes gets a new number, so that an earlier program
+//! refuses it.
 
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 
@@ -30,10 +32,11 @@ pub(super) mod section {
     pub const HEAD: u8 = 1;
     pub const DEFINITIONS: u8 = 2;
     pub const UNPROJECTED: u8 = 3;
-    pub const SERIES: u8 = 4;
+    pub const SERIES_WITHOUT_CLEANUP: u8 = 4;
     pub const IDS: u8 = 5;
     pub const KEYS: u8 = 6;
-    pub const USED: u8 = 7;
+    pub const SERIES: u8 = 7;
+    pub const USED: u8 = 8;
 }
 
 /// Series in one step of an export.

@@ -6,6 +6,7 @@
 //! | memory (resident) | memory's, which is absolute; `flushed_at` only if the row says exactly the same |
 //! | store, and a difference waits in memory | the row with the difference merged in (semantics section 4), `flushed_at` null |
 //! | a difference only | a point of its own, as the sink will insert it |
+//! | store, and a cleanup that has yet to delete it waits in memory | none |
 //!
 //! A difference must not be added to a row that holds it already. Memory is asked between two looks at the progress of
 //! the series' class in the store: unless that has moved, what waits in memory is not in the store. A cursor is the
@@ -81,7 +82,7 @@ pub(super) async fn history(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, Api
     Ok(Reply::json(StatusCode::OK, json))
 }
 
-/// Memory, and a page of the store that holds none of the differences that wait in it.
+/// Memory, and a page of the store that holds none of the differences, and of what is behind the cleanup, that wait in it.
 async fn consistent(
     rooms: &Rooms,
     handle: &SeriesHandle,
@@ -90,7 +91,7 @@ async fn consistent(
     let mut state = rooms.admission.windows(handle).await?.state;
     let mut page = stored(rooms, handle, range).await?;
     for _ in 1..ATTEMPTS {
-        if state.merges.is_empty() {
+        if state.merges.is_empty() && state.cleanup.is_none() {
             break;
         }
         let progress = page.progress;
@@ -131,10 +132,12 @@ pub(super) async fn from_store<T: Send + 'static>(
 /// are complete, and one more says that there are more.
 fn merged(state: &SeriesState, page: HistoryPage, range: &Range) -> Vec<HistoryRow> {
     let reading = Reading { operation: state.shape.operation, initial_value: state.shape.initial_value };
-    let mut points: BTreeMap<Micros, HistoryRow> =
-        page.rows.into_iter().map(|row| (row.window_start, row)).collect();
-    // A difference that the page's progress covers is in its row.
+    // A difference that the page's progress covers is in its row, and what a cleanup deletes is not in the page.
     let stored = |upper| page.progress.is_some_and(|done| done >= (upper, state.series));
+    let cleanup = state.cleanup.filter(|cleanup| !cleanup.sent.is_some_and(|(_, upper)| stored(upper)));
+    let is_cleaned = |row: &HistoryRow| cleanup.is_some_and(|cleanup| row.window_end <= cleanup.ended_by);
+    let rows = page.rows.iter().filter(|row| !is_cleaned(row));
+    let mut points: BTreeMap<Micros, HistoryRow> = rows.map(|row| (row.window_start, row.clone())).collect();
     for merge in
         state.merges.iter().filter(|merge| range.contains(merge.start) && !merge.upper.is_some_and(stored))
     {
@@ -186,7 +189,9 @@ fn show(point: &HistoryRow) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflows::types::{ClassSet, MetricType, Operation, PeriodState, SeriesId, Shape, Span};
+    use dataflows::types::{
+        ClassSet, CleanupState, MetricType, Operation, PeriodState, SeriesId, Shape, Span,
+    };
 
     const MINUTE: i64 = 60 * Micros::PER_SECOND;
     const ALL: Range = Range { start: None, end: None, before: None, limit: 10 };
@@ -222,6 +227,7 @@ mod tests {
             stored: true,
             limit: None,
             max_event_age_secs: 0,
+            cleanup_after_days: None,
         };
         let window = |&(minute, amounts, value): &(i64, &[i64], Option<i64>)| {
             let (start, end) = bounds(minute);
@@ -253,6 +259,8 @@ mod tests {
             cuts: Vec::new(),
             merges: merges.iter().map(merge).collect(),
             switching: None,
+            quiet_since: None,
+            cleanup: None,
         }
     }
 
@@ -286,6 +294,26 @@ mod tests {
             let points = merged(&state, page(vec![row(0, &[7], 7)], 7), &ALL);
             assert_eq!(lines(&points), [(0, units(7), 1, true)], "the store has the differences already");
         }
+    }
+
+    #[test]
+    fn what_a_cleanup_has_yet_to_delete_is_not_shown() {
+        let minute = |minute: i64| Micros(minute * MINUTE);
+        let rows = || vec![row(2, &[5], 6), row(1, &[1], 1), row(0, &[7], 7)];
+        let shown = |sent: Option<u64>, progress: u64| {
+            let (classes, sent) = (ClassSet::default(), sent.map(|upper| (Span::S15, upper)));
+            let cleanup = Some(CleanupState { ended_by: minute(2), classes, sent });
+            let state = SeriesState { cleanup, ..state(MetricType::Checkpoint, &[(3, &[1], None)], &[]) };
+            let points = merged(&state, page(rows(), progress), &ALL);
+            points.iter().map(|point| point.window_start.0 / MINUTE).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(None, 9), [3, 2], "the row that ended at the bound is gone");
+        assert_eq!(shown(Some(9), 8), [3, 2]);
+        assert_eq!(
+            shown(Some(9), 9),
+            [3, 2, 1, 0],
+            "the store has deleted what it had to: these came behind"
+        );
     }
 
     #[test]

@@ -362,6 +362,7 @@ impl Worker {
             window_starts: &self.window_starts,
             rows: &emission.rows[cut.rows.clone()],
             states: &emission.states[cut.states.clone()],
+            cleaned: &emission.cleaned[cut.cleaned.clone()],
             through: cut.through,
         });
         self.store.commit(&Part { journal_id: &self.options.journal_id, definitions, rows })?;

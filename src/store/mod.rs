@@ -6,11 +6,12 @@
 //! journal still has.
 //!
 //! Invariants:
-//! 1. Definitions, rows, states and progress of a part are in one transaction.
+//! 1. Definitions, rows, states, deletions and progress of a part are in one transaction.
 //! 2. Progress never goes back, and what it covers is not applied again: a repeated part changes nothing, merge rows
 //!    included, however the repetition is cut.
 //! 3. A row is written for a series in the definitions table only, and takes its names from there: a deleted series
 //!    writes nothing.
+//! 4. What a part deletes of a cleaned series it deletes before it writes: rows behind the cleanup stay.
 //!
 //! What this room does not do: retry, cut, or decide what is due; that is the sink's.
 
@@ -104,6 +105,9 @@ pub struct PartRows<'a> {
     pub rows: &'a [Row],
     /// In series order.
     pub states: &'a [LiveState],
+    /// Cleaned series, in series order: their rows with a `window_end` not after that moment, and their states, are
+    /// deleted before `rows` and `states` are written. They are in when `through` says so, as rows are.
+    pub cleaned: &'a [(SeriesId, Micros)],
     /// Rows of this emission up to and including this series are in after the commit (`ALL_SERIES`: all).
     pub through: SeriesId,
 }

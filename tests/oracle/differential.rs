@@ -142,7 +142,7 @@ fn meter(shapes: &[Shape], epochs: &[Vec<Sent>], workers: usize) -> Changes {
     }
     let lived = run(&Life { workers, progress: Progress::new(), steps }, 3_600, &Snapshot::default());
     let mut changes = Changes::new();
-    for (&(epoch, _), (rows, _)) in lived.seen.iter().flat_map(|seen| &seen.emissions) {
+    for (&(epoch, _), (rows, ..)) in lived.seen.iter().flat_map(|seen| &seen.emissions) {
         for row in rows {
             assert_eq!(row.kind, RowKind::Absolute, "nothing leaves");
             let key = (row.series.0, row.window_start.0);
@@ -169,6 +169,7 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
         reset: shape.flush,
         stored: true,
         max_event_age_secs: 86_400,
+        cleanup_after_days: None,
         ..shape
     });
     vec(periodic, 3)

@@ -18,19 +18,24 @@ const HOURLY: Shape = Shape {
     stored: true,
     limit: None,
     max_event_age_secs: 86_400,
+    cleanup_after_days: None,
 };
+
+/// A row: start, end, sum, value, is merged.
+type Told = (i64, i64, i64, i64, bool);
 
 /// A story of one series; times in seconds, amounts in units.
 struct Story {
     reference: Reference,
     epoch: Epoch,
+    now: i64,
 }
 
 impl Story {
     fn of(shape: Shape) -> Story {
         let mut reference = Reference::new(80);
         reference.change(at(0), &Change::Open(SERIES, shape));
-        Story { reference, epoch: 0 }
+        Story { reference, epoch: 0, now: 0 }
     }
 
     fn send(&mut self, arrival: i64, event: i64, units: i64) -> (Outcome, bool, i64) {
@@ -46,6 +51,7 @@ impl Story {
     ) -> (Outcome, bool, i64) {
         let id = id.map(|id| EventId::new(id << 96, SERIES));
         let (event_at, amount) = (at(event), Amount::from_units(units));
+        self.now = arrival;
         let sent = Arrival { series: SERIES, item: 0, event_at, amount, id };
         let decision = self.reference.update(at(arrival), &sent);
         (decision.outcome, decision.late, units_of(decision.current))
@@ -55,18 +61,25 @@ impl Story {
         self.reference.change(at(arrival), &Change::Cut(SERIES));
     }
 
-    /// Emits what changed and acknowledges it: (start, end, sum, value, is merged).
-    fn emit(&mut self) -> Vec<(i64, i64, i64, i64, bool)> {
-        self.epoch += 1;
+    /// Emits what changed and acknowledges it.
+    fn emit(&mut self) -> Vec<Told> {
+        self.emit_at(self.now).0
+    }
+
+    /// The same at a time entry, with the bounds up to which cleaned rows go.
+    fn emit_at(&mut self, now: i64) -> (Vec<Told>, Vec<i64>) {
+        (self.epoch, self.now) = (self.epoch + 1, now);
         let mut due = ClassSet::default();
         due.insert(Span::S15);
-        let emissions = self.reference.time(self.epoch, due, &[]);
+        let emissions = self.reference.time(self.epoch, at(self.now), due, &[]);
         self.reference.acknowledge(Span::S15, self.epoch);
-        emissions.iter().flat_map(|emission| &emission.rows).map(told).collect()
+        let rows = emissions.iter().flat_map(|emission| &emission.rows).map(told).collect();
+        let cleaned = emissions.iter().flat_map(|emission| &emission.cleaned);
+        (rows, cleaned.map(|(_, ended_by)| ended_by.seconds()).collect())
     }
 }
 
-fn told(row: &Row) -> (i64, i64, i64, i64, bool) {
+fn told(row: &Row) -> Told {
     let (start, end) = (row.window_start.seconds(), row.window_end.seconds());
     (start, end, units_of(row.tally.sum), units_of(row.value), row.kind != RowKind::Absolute)
 }
@@ -142,4 +155,55 @@ fn an_id_is_remembered_for_at_least_the_horizon() {
     assert_eq!(story.send_with_id(3_609, 3_609, 1, Some(7)).0, Outcome::Admitted);
     assert_eq!(story.send_with_id(3_689, 3_689, 1, Some(7)).0, Outcome::Duplicate);
     assert_eq!(story.send_with_id(3_690, 3_690, 1, Some(7)).0, Outcome::Admitted);
+}
+
+const DAY: i64 = 86_400;
+
+fn cleaned_daily(metric_type: MetricType) -> Story {
+    let shape = Shape { metric_type, reset: Span::M1, cleanup_after_days: Some(1), ..HOURLY };
+    let mut story = Story::of(shape);
+    story.send_with_id(3_610, 3_610, 1, Some(7));
+    story.send(3_670, 3_650, 2);
+    story.send(3_670, 3_670, 4);
+    story.emit();
+    story
+}
+
+#[test]
+fn a_series_quiet_for_cleanup_after_begins_afresh() {
+    let mut story = cleaned_daily(MetricType::Checkpoint);
+    // The bound is the arrival of the last update: of its two windows the first had ended by then, at 3,660.
+    assert_eq!(story.emit_at(3_669 + DAY), (vec![], vec![]));
+    assert_eq!(story.emit_at(3_670 + DAY), (vec![], vec![3_670]));
+    assert_eq!(story.emit_at(3_671 + DAY), (vec![], vec![]));
+    assert_eq!(story.send(3_672 + DAY, 3_672 + DAY, 8), (Outcome::Admitted, false, 108));
+    assert_eq!(story.emit(), [(3_660 + DAY, 3_720 + DAY, 8, 108, false)]);
+}
+
+#[test]
+fn the_row_that_was_too_young_goes_when_it_has_aged() {
+    let mut story = cleaned_daily(MetricType::Checkpoint);
+    assert_eq!(story.emit_at(3_670 + DAY).1, [3_670]);
+    assert_eq!(story.emit_at(3_719 + DAY).1, []);
+    assert_eq!(story.emit_at(3_725 + DAY).1, [3_725]);
+    assert_eq!(story.emit_at(9_999 + 9 * DAY).1, []);
+}
+
+#[test]
+fn a_late_event_behind_a_cleanup_is_the_first_of_its_window() {
+    let mut story = cleaned_daily(MetricType::Reset);
+    story.emit_at(3_670 + DAY);
+    assert_eq!(story.send(3_671 + DAY, 3_671, 16), (Outcome::Admitted, true, 100));
+    assert_eq!(
+        story.emit(),
+        [(3_660, 3_720, 16, 116, true)],
+        "what has left before it was there is a difference"
+    );
+}
+
+#[test]
+fn what_stripe_has_yet_to_be_told_is_never_cleaned() {
+    let mut story = cleaned_daily(MetricType::StripeBilling);
+    assert_eq!(story.emit_at(9_999 + 9 * DAY).1, []);
+    assert_eq!(story.send(10_000 + 9 * DAY, 10_000 + 9 * DAY, 1).2, 108);
 }

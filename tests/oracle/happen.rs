@@ -4,7 +4,7 @@
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Span, Window};
 
-use crate::plan::{Advance, Happening, Moment, Patch, Place, PlannedUpdate};
+use crate::plan::{Advance, Happening, Moment, Patch, Place, PlannedUpdate, Quiet};
 
 /// What control knows of a series.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Known {
     shape: Shape,
     cuts: Vec<Micros>,
     is_closed: bool,
-    has_updates: bool,
+    last_update: Option<Micros>,
 }
 
 impl Known {
@@ -24,12 +24,24 @@ impl Known {
 }
 
 /// The clock after an advance.
-pub fn moved(now: Micros, advance: Advance) -> Micros {
+pub fn moved(now: Micros, advance: Advance, known: &[Known]) -> Micros {
     match advance {
         Advance::Micros(micros) => Micros(now.0 + micros),
         Advance::Seconds(seconds) => Micros(now.0 + seconds * Micros::PER_SECOND),
         Advance::Boundary(span, off) => Micros(span.window(now).end.0 + off).max(now),
+        Advance::Cleanup(series, quiet, off) => cleaned_at(&known[series % known.len()], quiet, off).max(now),
     }
+}
+
+fn cleaned_at(known: &Known, quiet: Quiet, off: i64) -> Micros {
+    let (Some(last), Some(days)) = (known.last_update, known.shape.cleanup_after_days) else {
+        return Micros(i64::MIN);
+    };
+    let since = match quiet {
+        Quiet::Update => last,
+        Quiet::Window => known.shape.flush.window(last).end,
+    };
+    Micros(since.0 + i64::from(days) * 86_400 * Micros::PER_SECOND + off)
 }
 
 /// The definition that a happening changes, if control lets it through.
@@ -37,7 +49,7 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
     let series = match *happening {
         Happening::Open(shape) => {
             let series = SeriesId(known.len() as u32 + 1);
-            known.push(Known { series, shape, cuts: Vec::new(), is_closed: false, has_updates: false });
+            known.push(Known { series, shape, cuts: Vec::new(), is_closed: false, last_update: None });
             return Some(Change::Open(series, shape));
         }
         Happening::Patch(series, _) | Happening::Cut(series) | Happening::Close(series) => {
@@ -71,8 +83,9 @@ fn patched(known: &Known, patch: Patch) -> Shape {
         Patch::Limit(limit) => Shape { limit, ..shape },
         Patch::Batch(batch) => Shape { batch, ..shape },
         Patch::Stored(stored) => Shape { stored, ..shape },
+        Patch::Cleanup(cleanup_after_days) => Shape { cleanup_after_days, ..shape },
         Patch::MaxEventAge(secs) => Shape { max_event_age_secs: secs.min(shape.max_event_age_secs), ..shape },
-        Patch::Everything(_) if known.has_updates => shape,
+        Patch::Everything(_) if known.last_update.is_some() => shape,
         Patch::Everything(other) => other,
     }
 }
@@ -81,7 +94,7 @@ fn patched(known: &Known, patch: Patch) -> Shape {
 pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Micros) -> Arrival {
     let index = update.series % known.len();
     let known = &mut known[index];
-    known.has_updates = true;
+    known.last_update = Some(now);
     let age_max = i64::from(known.shape.max_event_age_secs) * Micros::PER_SECOND;
     let ahead_max = 300 * Micros::PER_SECOND;
     let wanted = moment(known, update.moment, now);

@@ -19,13 +19,16 @@ use crate::script::{Entry, Life, Step};
 pub struct Seen {
     /// Replies, by epoch and item.
     pub decisions: BTreeMap<(Epoch, u32), Decision>,
-    /// Rows and states of each emission that has any.
-    pub emissions: BTreeMap<(Epoch, Span), (Vec<Row>, Vec<LiveState>)>,
+    /// Each emission that says anything.
+    pub emissions: BTreeMap<(Epoch, Span), Told>,
     /// What a reader sees.
     pub standings: BTreeMap<(SeriesId, Micros), Standing>,
     /// When a time entry is wanted.
     pub due_at: Option<Micros>,
 }
+
+/// What an emission says: rows, states, cleaned series.
+pub type Told = (Vec<Row>, Vec<LiveState>, Vec<(SeriesId, Micros)>);
 
 /// What a snapshot holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,12 +77,14 @@ fn join(mut one: Lived, other: Lived) -> Lived {
         into.decisions.extend(from.decisions);
         into.standings.extend(from.standings);
         into.due_at = into.due_at.into_iter().chain(from.due_at).min();
-        for (key, (rows, states)) in from.emissions {
-            let (all_rows, all_states) = into.emissions.entry(key).or_default();
+        for (key, (rows, states, cleaned)) in from.emissions {
+            let (all_rows, all_states, all_cleaned) = into.emissions.entry(key).or_default();
             all_rows.extend(rows);
             all_rows.sort();
             all_states.extend(states);
             all_states.sort();
+            all_cleaned.extend(cleaned);
+            all_cleaned.sort();
         }
     }
     one.snapshot.states.extend(other.snapshot.states);
@@ -222,8 +227,9 @@ impl Hand {
         assert!(seen.decisions.keys().all(|(_, item)| *item != NO_REPLY));
         for batch in output.batches.into_iter().map(PackedBatch::unpack) {
             self.check(&batch);
-            if !batch.rows.is_empty() || !batch.states.is_empty() {
-                let before = seen.emissions.insert((batch.upper, batch.class), (batch.rows, batch.states));
+            let told: Told = (batch.rows, batch.states, batch.cleaned);
+            if told != Told::default() {
+                let before = seen.emissions.insert((batch.upper, batch.class), told);
                 assert_eq!(before, None, "one batch a class and epoch");
             }
         }
@@ -242,6 +248,7 @@ impl Hand {
         assert!(batch.rows.is_sorted_by_key(|row| (row.series, row.window_start)));
         assert!(batch.states.is_sorted_by_key(|state| state.series));
         assert!(batch.rows.iter().all(|row| self.owns(row.series)));
+        assert!(batch.cleaned.is_sorted_by(|one, other| one.0 < other.0));
     }
 
     fn take_snapshot_along(&mut self, into: &mut Snapshot) {

@@ -15,6 +15,17 @@ pub enum Advance {
     /// To the next boundary of this span, so many microseconds off.
     Boundary(Span, i64),
     Seconds(i64),
+    /// To when a series may be cleaned, so many microseconds off.
+    Cleanup(usize, Quiet, i64),
+}
+
+/// From when on a series is quiet.
+#[derive(Clone, Copy, Debug)]
+pub enum Quiet {
+    /// From its last update.
+    Update,
+    /// From the end of the window that an update of then would open.
+    Window,
 }
 
 /// A moment in relation to the windows, cuts and clock of a series.
@@ -55,6 +66,7 @@ pub enum Patch {
     Limit(Option<Limit>),
     Batch(Span),
     Stored(bool),
+    Cleanup(Option<u16>),
     /// Never raised: what may still arrive decides what is forgotten.
     MaxEventAge(u32),
     /// All of the shape, if the series has had no update.
@@ -171,7 +183,19 @@ fn advance() -> impl Strategy<Value = Advance> {
         4 => (1i64..20).prop_map(Advance::Seconds),
         2 => (1i64..20).prop_map(|minutes| Advance::Seconds(minutes * 60)),
         1 => (1i64..800).prop_map(|hours| Advance::Seconds(hours * 3_600)),
+        2 => cleanup(),
     ]
+}
+
+fn cleanup() -> impl Strategy<Value = Advance> {
+    let quiet = prop_oneof![3 => Just(Quiet::Update), 1 => Just(Quiet::Window)];
+    let off = prop_oneof![
+        2 => Just(0i64),
+        2 => -1i64..=1,
+        2 => -1_500_000i64..1_500_000,
+        1 => (-90i64..90).prop_map(|seconds| seconds * 1_000_000),
+    ];
+    (0usize..8, quiet, off).prop_map(|(series, quiet, off)| Advance::Cleanup(series, quiet, off))
 }
 
 fn happening(kind: Kind) -> impl Strategy<Value = Happening> {
@@ -212,6 +236,7 @@ fn moment() -> impl Strategy<Value = Moment> {
         2 => (0u32..=9, place()).prop_map(|(back, place)| Moment::Periods(back, place)),
         2 => (0usize..3, -1i64..=1).prop_map(|(cut, off)| Moment::Cut(cut, off)),
         2 => (0i64..600).prop_map(Moment::SecondsAgo),
+        1 => (0i64..72).prop_map(|hours| Moment::SecondsAgo(hours * 3_600)),
     ]
 }
 
@@ -228,6 +253,7 @@ fn patch() -> impl Strategy<Value = Patch> {
         2 => limit().prop_map(Patch::Limit),
         3 => batch().prop_map(Patch::Batch),
         2 => any::<bool>().prop_map(Patch::Stored),
+        2 => cleanup_after_days().prop_map(Patch::Cleanup),
         1 => max_event_age_secs().prop_map(Patch::MaxEventAge),
         1 => shape().prop_map(Patch::Everything),
     ]
@@ -246,7 +272,11 @@ fn batch() -> impl Strategy<Value = Span> {
 }
 
 fn max_event_age_secs() -> impl Strategy<Value = u32> {
-    proptest::sample::select(vec![0, 30, 3_600, 86_400, 86_400])
+    proptest::sample::select(vec![0, 30, 3_600, 86_400, 3 * 86_400])
+}
+
+fn cleanup_after_days() -> impl Strategy<Value = Option<u16>> {
+    proptest::sample::select(vec![None, Some(1), Some(1), Some(7)])
 }
 
 /// Any series that a client could define.
@@ -263,14 +293,15 @@ pub fn shape() -> impl Strategy<Value = Shape> {
         prop_oneof![3 => Just(0usize), 3 => 1usize..4, 1 => 4usize..13],
     );
     let initial_value = prop_oneof![2 => Just(Amount::ZERO), 1 => amount()];
-    (how, initial_value, batch(), prop::bool::weighted(0.85), limit(), max_event_age_secs()).prop_map(
+    let ages = (max_event_age_secs(), cleanup_after_days());
+    (how, initial_value, batch(), prop::bool::weighted(0.85), limit(), ages).prop_map(
         |(
             (operation, metric_type, flush, longer),
             initial_value,
             batch,
             stored,
             limit,
-            max_event_age_secs,
+            (max_event_age_secs, cleanup_after_days),
         )| {
             let is_reset = metric_type == MetricType::Reset;
             let reset = if is_reset { Span::ALL[(flush as usize + longer).min(12)] } else { flush };
@@ -284,6 +315,7 @@ pub fn shape() -> impl Strategy<Value = Shape> {
                 stored,
                 limit,
                 max_event_age_secs,
+                cleanup_after_days,
             }
         },
     )

@@ -161,7 +161,7 @@ impl Writer {
 
     fn write(&mut self, number: usize, event: &Event) {
         self.hear_of_store(number);
-        self.now = moved(self.now, event.advance);
+        self.now = moved(self.now, event.advance, &self.known);
         self.tick(number, event);
         match &event.happening {
             Happening::Updates(planned) => {

@@ -1,7 +1,8 @@
-//! The store as the sink leaves it: rows by primary key, written an emission at a time.
+//! The store as the sink leaves it: rows by primary key, written an emission at a time, what was cleaned before that.
 
 use std::collections::BTreeMap;
 
+use dataflows::reference::Emission;
 use dataflows::types::{Amount, Epoch, Micros, Reading, Row, RowKind, SeriesId, Span, Tally};
 
 /// A row of history.
@@ -18,19 +19,22 @@ pub struct Stored {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     pub rows: BTreeMap<(SeriesId, Micros), Stored>,
-    waiting: BTreeMap<(Span, Epoch), Vec<Row>>,
+    waiting: BTreeMap<(Epoch, Span), Emission>,
 }
 
 impl Store {
     /// An emission is on its way.
-    pub fn send(&mut self, class: Span, upper: Epoch, rows: Vec<Row>) {
-        self.waiting.insert((class, upper), rows);
+    pub fn send(&mut self, key: &(Epoch, Span), emission: &Emission) {
+        self.waiting.insert(*key, emission.clone());
     }
 
     /// The transactions of an emission have succeeded for the series up to and including this one.
     pub fn commit(&mut self, class: Span, upper: Epoch, through: SeriesId) {
-        let rows = self.waiting.remove(&(class, upper)).unwrap_or_default();
-        rows.iter().filter(|row| row.series <= through).for_each(|row| self.write(row));
+        let Some(emission) = self.waiting.remove(&(upper, class)) else { return };
+        for (series, ended_by) in emission.cleaned.iter().filter(|(series, _)| *series <= through) {
+            self.rows.retain(|(of, _), row| of != series || row.end > *ended_by);
+        }
+        emission.rows.iter().filter(|row| row.series <= through).for_each(|row| self.write(row));
     }
 
     /// A crash: what is on its way is lost.

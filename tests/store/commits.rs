@@ -179,6 +179,7 @@ fn a_transaction_that_fails_leaves_nothing() {
             window_starts: &starts,
             rows,
             states: &[],
+            cleaned: &[],
             through: ALL_SERIES,
         };
         let part = Part { journal_id: JOURNAL, definitions: &definitions, rows: Some(part(&rows)) };

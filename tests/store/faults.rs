@@ -1,4 +1,4 @@
-//! The history sink on a store that fails: each row is right, and there once.
+//! The history sink on a store that fails: each row is right, there once, and gone once it is cleaned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -125,13 +125,16 @@ fn class(series: u32) -> Span {
 /// Rows of one emission as drawn: (series, window, amount, merge, value_follows).
 type Drawn = (u32, i64, i64, bool, bool);
 
-/// Eight series are created, one after the other or at once; some are deleted; rows come for all of them.
+/// Eight series are created, one after the other or at once; some are deleted; rows come for all of them, and some are
+/// cleaned.
 fn handed() -> impl Strategy<Value = Vec<Handed>> {
     let rows = proptest::collection::vec((0u32..8, 0i64..4, -5i64..50, any::<bool>(), any::<bool>()), 0..14);
-    let step = (rows, any::<bool>(), proptest::option::weighted(0.15, 0u32..8));
+    // (series, the seconds by which its windows had ended)
+    let cleaned = proptest::collection::btree_map(0u32..8, 0i64..25, 0..3);
+    let step = (rows, cleaned, any::<bool>(), proptest::option::weighted(0.15, 0u32..8));
     proptest::collection::vec(step, 1..12).prop_map(|steps| {
         let mut handed = vec![Handed::Definitions(1, (0..8).map(created).collect())];
-        for (index, (rows, thirty, gone)) in steps.into_iter().enumerate() {
+        for (index, (rows, cleaned, thirty, gone)) in steps.into_iter().enumerate() {
             let upper = 10 + 2 * index as u64;
             if let Some(gone) = gone {
                 handed.push(Handed::Definitions(upper - 1, vec![deleted(gone)]));
@@ -148,8 +151,11 @@ fn handed() -> impl Strategy<Value = Vec<Handed>> {
                 true => merge(series, window * 5, &[amount], follows),
                 false => row(series, window * 5, &[amount, 1], amount * 2),
             });
+            let cleaned: Vec<_> =
+                cleaned.into_iter().filter(|(series, _)| class(*series) == class_now).collect();
+            let (states, cleaned) = (states.into_values().collect(), ended_by(&cleaned));
             let emission = emission(class_now, upper, rows.collect());
-            handed.push(Handed::Emission(Emission { states: states.into_values().collect(), ..emission }));
+            handed.push(Handed::Emission(Emission { states, cleaned, ..emission }));
         }
         handed
     })
@@ -184,6 +190,9 @@ impl Model {
                     }
                 }),
                 Handed::Emission(emission) => {
+                    emission.cleaned.iter().for_each(|(series, ended_by)| {
+                        model.clean(series.0, ended_by.seconds());
+                    });
                     emission.rows.iter().for_each(|row| model.put(row));
                     for state in emission.states.iter().filter(|state| !model.gone.contains(&state.series.0))
                     {
@@ -193,6 +202,12 @@ impl Model {
             }
         }
         model
+    }
+
+    /// Windows are five seconds long.
+    fn clean(&mut self, series: u32, ended_by: i64) {
+        self.rows.retain(|(of, start), _| *of != series || start + 5 > ended_by);
+        self.states.remove(&series);
     }
 
     fn put(&mut self, row: &Row) {

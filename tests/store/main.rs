@@ -4,6 +4,7 @@
 // A test says which store it is on.
 #![allow(clippy::print_stdout)]
 
+mod cleanup;
 mod commits;
 mod faults;
 mod postgres;

@@ -301,7 +301,12 @@ pub fn at(epoch: Epoch) -> Micros {
 }
 
 pub fn emission(class: Span, upper: Epoch, rows: Vec<Row>) -> Emission {
-    Emission { class, upper, at: at(upper), rows, states: Vec::new(), after: None }
+    Emission { class, upper, at: at(upper), rows, states: Vec::new(), cleaned: Vec::new(), after: None }
+}
+
+/// Cleaned series, and by how many seconds the windows had ended whose rows go.
+pub fn ended_by(cleaned: &[(u32, i64)]) -> Vec<(SeriesId, Micros)> {
+    cleaned.iter().map(|&(series, seconds)| (SeriesId(series), Micros::from_seconds(seconds))).collect()
 }
 
 /// Commits definitions alone.
@@ -324,6 +329,19 @@ pub fn put_all(
     states: &[LiveState],
     through: SeriesId,
 ) -> Result<(), StoreError> {
+    put_cleaned(store, upper, &[], rows, states, through)
+}
+
+/// As `put_all`, with series whose rows that had ended by so many seconds go first.
+pub fn put_cleaned(
+    store: &mut dyn Store,
+    upper: Epoch,
+    cleaned: &[(u32, i64)],
+    rows: &[Row],
+    states: &[LiveState],
+    through: SeriesId,
+) -> Result<(), StoreError> {
+    let cleaned = &ended_by(cleaned)[..];
     let mut window_starts: Vec<_> = rows.iter().map(|row| row.window_start).collect();
     window_starts.sort_unstable();
     window_starts.dedup();
@@ -335,6 +353,7 @@ pub fn put_all(
         window_starts,
         rows,
         states,
+        cleaned,
         through,
     });
     store.commit(&Part { journal_id: JOURNAL, definitions: &[], rows })

@@ -1,6 +1,9 @@
-//! The guide's timeline on a clock that the test moves: flush every 5 s, batch every 30 s, six windows, one write.
+//! The service on a clock that the test moves. Here the guide's timeline: flush every 5 s, batch every 30 s, six windows,
+//! one write. In `cleanup` a series that nobody sends to.
 //!
 //! The rooms are the service's own (journal, dataflow, SQLite), without HTTP.
+
+mod cleanup;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,11 +16,11 @@ use tracktags::admission::UpdateRequest;
 use tracktags::app::{Service, Signals, journal_options};
 use tracktags::clock::MockClock;
 use tracktags::config::{Config, Options};
-use tracktags::control::Origin;
+use tracktags::control::{Origin, SeriesHandle};
 use tracktags::http::Rooms;
 use tracktags::journal;
 use tracktags::sinks::SinkHealth;
-use tracktags::store::HistoryQuery;
+use tracktags::store::{HistoryQuery, HistoryRow};
 
 /// How long the threads may take to do what the clock makes due.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,19 +41,33 @@ fn start(config: &Config, clock: &MockClock) -> (Service, Arc<SinkHealth>) {
     (service.expect("the service starts"), health)
 }
 
-fn api_usage() -> (SeriesKey, SeriesSpec) {
-    let key = SeriesKey {
-        business_id: "biz_demo".into(),
-        customer_id: Some("cust_123".into()),
-        metric_name: "api_usage".into(),
-    };
-    let spec = SeriesSpec {
+fn api_usage() -> SeriesSpec {
+    SeriesSpec {
         metric_type: MetricType::StripeBilling,
         flush_interval: Span::S5,
         batch_interval: Span::S30,
         ..SeriesSpec::default()
-    };
-    (key, spec)
+    }
+}
+
+fn key() -> SeriesKey {
+    SeriesKey {
+        business_id: "biz_demo".into(),
+        customer_id: Some("cust_123".into()),
+        metric_name: "api_usage".into(),
+    }
+}
+
+async fn send(rooms: &Rooms, handle: &SeriesHandle, units: i64) -> Amount {
+    let (handle, amount) = (handle.clone(), Amount::from_units(units));
+    let request = UpdateRequest { handle, amount, event_at: None, id: None, key: None, post: None };
+    rooms.admission.update(&request).await.expect("the update is taken").decision.current
+}
+
+/// The rows that the store has, newest first.
+fn rows_of(rooms: &Rooms, handle: &SeriesHandle) -> Vec<HistoryRow> {
+    let query = HistoryQuery { series: handle.series, start: None, end: None, before: None, limit: 10 };
+    rooms.history.rows(&query, handle.record.spec.batch_interval).expect("the store answers").rows
 }
 
 async fn until(what: &str, mut question: impl FnMut() -> bool) {
@@ -61,7 +78,7 @@ async fn until(what: &str, mut question: impl FnMut() -> bool) {
     }
 }
 
-async fn define(rooms: &Rooms) -> tracktags::control::SeriesHandle {
+async fn define(rooms: &Rooms, spec: SeriesSpec) -> SeriesHandle {
     let business = Definition::BusinessPut(Business {
         business_id: "biz_demo".into(),
         business_name: "Demo".into(),
@@ -76,8 +93,7 @@ async fn define(rooms: &Rooms) -> tracktags::control::SeriesHandle {
     });
     let edits = rooms.control.by(Origin::SERVER);
     edits.define(vec![business, customer]).await.expect("the customer is defined");
-    let (key, spec) = api_usage();
-    edits.create_series(key, spec).await.expect("the series is created").handle
+    edits.create_series(key(), spec).await.expect("the series is created").handle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,23 +103,14 @@ async fn six_windows_are_six_rows_in_one_transaction() {
     let clock = MockClock::at(NOON);
     let (service, health) = start(&config, &clock);
     let rooms = service.rooms(&config);
-    let handle = define(&rooms).await;
+    let handle = define(&rooms, api_usage()).await;
     until("the definitions' own transaction", || health.definitions_waiting() == 0).await;
     let (transactions, rows) = (health.transactions(), health.rows());
 
     clock.advance(Duration::from_secs(1));
     for window in 0..6i64 {
         for _ in 0..2 {
-            let amount = Amount::from_units(1 + window);
-            let request = UpdateRequest {
-                handle: handle.clone(),
-                amount,
-                event_at: None,
-                id: None,
-                key: None,
-                post: None,
-            };
-            rooms.admission.update(&request).await.expect("the update is taken");
+            send(&rooms, &handle, 1 + window).await;
         }
         assert_eq!(health.transactions(), transactions, "nothing is written before the boundary");
         // From the 1st second of a window to that of the next; the last step stops short of the boundary at 30 s.
@@ -117,10 +124,11 @@ async fn six_windows_are_six_rows_in_one_transaction() {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert_eq!((health.transactions() - transactions, health.rows() - rows), (1, 6));
 
-    let query = HistoryQuery { series: handle.series, start: None, end: None, before: None, limit: 10 };
-    let page = rooms.history.rows(&query, Span::S30).expect("the store answers");
-    let written: Vec<_> =
-        page.rows.iter().rev().map(|row| (row.window_start, row.tally.sum, row.value)).collect();
+    let written: Vec<_> = rows_of(&rooms, &handle)
+        .iter()
+        .rev()
+        .map(|row| (row.window_start, row.tally.sum, row.value))
+        .collect();
     let at = |seconds: i64| Micros(NOON.0 + seconds * Micros::PER_SECOND);
     let units = Amount::from_units;
     let expected = [(0, 2, 2), (5, 4, 6), (10, 6, 12), (15, 8, 20), (20, 10, 30), (25, 12, 42)];

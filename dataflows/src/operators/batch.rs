@@ -33,6 +33,8 @@ pub struct PackedBatch {
     pub(super) rows: Vec<Row>,
     /// Live periods, but for those that are said by a packed row.
     pub(super) states: Vec<LiveState>,
+    /// Cleaned series, and by when the windows had ended whose rows go.
+    pub(super) cleaned: Vec<(SeriesId, Micros)>,
 }
 
 /// A row of an ordinary series: always absolute.
@@ -113,7 +115,7 @@ impl PackedBatch {
 
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        self.packed.is_empty() && self.rows.is_empty() && self.states.is_empty()
+        self.packed.is_empty() && self.rows.is_empty() && self.states.is_empty() && self.cleaned.is_empty()
     }
 
     /// Number of rows.
@@ -121,14 +123,15 @@ impl PackedBatch {
         self.packed.iter().map(Vec::len).sum::<usize>() + self.rows.len()
     }
 
-    /// The rows in (series, window) order and the states in series order. Sorting is all but free when slots were given
+    /// The rows in (series, window) order, the states and the cleaned in series order. Sorting is all but free when slots were given
     /// in series order.
     pub fn unpack(self) -> Batch {
-        let PackedBatch { class, upper, at, worker, packed, mut rows, mut states } = self;
+        let PackedBatch { class, upper, at, worker, packed, mut rows, mut states, mut cleaned } = self;
         rows.extend(packed.iter().flatten().map(PackedRow::row));
         rows.sort_by_key(|row| (row.series, row.window_start));
         states.extend(packed.iter().flatten().filter_map(PackedRow::live_state));
         states.sort_by_key(|state| state.series);
-        Batch { class, upper, at, worker, rows, states }
+        cleaned.sort_unstable();
+        Batch { class, upper, at, worker, rows, states, cleaned }
     }
 }

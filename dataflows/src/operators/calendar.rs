@@ -95,6 +95,7 @@ mod tests {
             stored: true,
             limit: None,
             max_event_age_secs: 3600,
+            cleanup_after_days: None,
         }
     }
 

@@ -24,7 +24,7 @@
 //! | a bit in the dirty set of the class | 0.125 | 0.125 |
 //! | **sum** | **136.1** | **196.1** |
 //!
-//! Ids are counted apart (`ids`); equal shapes are kept once; chunks of 1,024 are the only slack. Window starts are whole
+//! Ids are counted apart (`ids`); `cleanup_after` takes 16 more (`cleanup`); equal shapes are kept once; chunks of 1,024 are the only slack. Window starts are whole
 //! seconds in a `u32`: what does not fit is kept in a `ledger`.
 
 use crate::types::{Amount, Micros, Tally};
@@ -265,6 +265,7 @@ pub(crate) struct Past {
 /// |---|---|
 /// | 0-3 | flush interval, index in `Span::FLUSH`; 15: never had an update, or is not in this layout |
 /// | 4-7 | batch class, likewise |
+/// | 8 | its last arrival is noted, for `cleanup_after` |
 /// | 9 | the event time is always the arrival |
 /// | 10 | a window is a period |
 /// | 11 | rows go to the store |
@@ -283,6 +284,8 @@ impl Flags {
     pub const PLAIN: u32 = Self::UNTOUCHED | 1 << 12;
     /// The event time is always the arrival.
     pub const ARRIVAL_ONLY: u32 = 1 << 9;
+    /// Its last arrival is noted, for `cleanup_after`.
+    pub const WATCHED: u32 = 1 << 8;
     /// A window is a period.
     pub const PERIODIC: u32 = 1 << 10;
     /// Rows go to the store.

@@ -25,7 +25,18 @@ pub(crate) enum When {
 /// A series that has just been opened.
 pub(crate) fn blank(series: SeriesId, shape: Shape) -> SeriesState {
     let (windows, periods, cuts, merges) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    SeriesState { series, shape, touched: false, windows, periods, cuts, merges, switching: None }
+    SeriesState {
+        series,
+        shape,
+        touched: false,
+        windows,
+        periods,
+        cuts,
+        merges,
+        switching: None,
+        quiet_since: None,
+        cleanup: None,
+    }
 }
 
 impl Plain {

@@ -85,6 +85,16 @@ impl Ledger {
         &self.state.shape
     }
 
+    /// Whether it has had an update.
+    pub fn is_touched(&self) -> bool {
+        self.state.touched
+    }
+
+    /// The end of its newest window, if it has one. (A cut may have ended the row before; the store need not know.)
+    pub fn newest_end(&self) -> Option<Micros> {
+        self.entries.last().map(|entry| self.state.shape.flush.window(entry.state.start).end)
+    }
+
     /// Windows in memory, and bytes beside the struct itself.
     pub fn size(&self) -> (usize, usize) {
         let bytes = self.entries.capacity() * size_of::<Entry>()

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `Work::Updates` | a `Decision` for each update that somebody waits for |
 //! | `Work::Commands` | nothing; series open, change, are cut, close |
-//! | `Work::Time` | a `PackedBatch` for each class that is due |
+//! | `Work::Time` | series that are quiet for too long are cleaned; then a `PackedBatch` for each class that is due |
 //!
 //! State: `cells` says what a series costs, `ids` what an id does. An update of the newest window touches one cache line,
 //! asked for some updates ahead; one that opens a window touches two or three more.
@@ -18,6 +18,7 @@ use foldhash::fast::FixedState;
 
 use super::batch::PackedBatch;
 use super::cells::{Flags, moment};
+use super::cleanup::{self, Cleanup};
 use super::convert::When;
 use super::dirty::DirtySet;
 use super::ids::Ids;
@@ -69,7 +70,8 @@ pub(crate) struct Meter {
     /// Slots that were given a ledger, to be looked at for whether they still need it.
     extraordinary: VecDeque<u32>,
     pub(super) ids: Ids,
-    classes: [DirtySet; SPANS],
+    pub(super) classes: [DirtySet; SPANS],
+    pub(super) cleanup: Cleanup,
     pub(super) tick: Tick,
     applied: Epoch,
     /// The next slot to be looked at for windows that have left.
@@ -87,6 +89,7 @@ impl Meter {
             extraordinary: VecDeque::new(),
             ids: Ids::new(dedup_horizon_secs),
             classes: Default::default(),
+            cleanup: Cleanup::default(),
             tick: Tick::default(),
             applied: 0,
             sweep: 0,
@@ -117,6 +120,7 @@ impl Meter {
             }
             Work::Time { epoch, at, emit: due, stored } => {
                 self.advance(at);
+                self.clean();
                 for &(class, through) in &stored {
                     self.emit_class(epoch, class, Some(through), emit);
                 }
@@ -137,6 +141,7 @@ impl Meter {
     fn apply_updates(&mut self, updates: &[Update], ids: &[(u32, EventId)], out: &mut Output) {
         let arrival = self.tick.arrival;
         let mut ids = ids.iter().copied().peekable();
+        let arrival_secs = cleanup::seconds(arrival);
         let (mut admitted, mut late) = (0, 0);
         for (index, update) in updates.iter().enumerate() {
             self.look_ahead(updates, index);
@@ -151,6 +156,9 @@ impl Meter {
                     cell.sums.add(update.amount);
                     admitted += 1;
                     late += u64::from(end <= arrival.0);
+                    if cell.flags.has(Flags::WATCHED) {
+                        self.cleanup.note(update.slot, arrival_secs);
+                    }
                     if !cell.sums.is_dirty() && mark_newest(cell) {
                         self.classes[cell.flags.class()].insert(update.slot, arrival);
                     }
@@ -204,6 +212,9 @@ impl Meter {
         let mut outcome = Outcome::Duplicate;
         if id.is_none_or(|id| self.ids.insert(id)) {
             outcome = Outcome::Admitted;
+            if let Some(quiet_max_secs) = self.quiet_max_secs(slot) {
+                self.note_arrival(slot, quiet_max_secs);
+            }
             self.add(slot, flags, event_at, update.amount);
             out.admitted += 1;
             out.late += u64::from(is_late(event_at, flush, arrival));
@@ -215,7 +226,7 @@ impl Meter {
         }
     }
 
-    fn shape(&self, slot: u32) -> &Shape {
+    pub(super) fn shape(&self, slot: u32) -> &Shape {
         self.ledgers.get(&slot).map_or_else(|| self.plain.shape(slot), Ledger::shape)
     }
 
@@ -272,12 +283,14 @@ impl Meter {
         match command {
             Command::Open { slot, series, shape } => self.plain.open(slot, series, &shape),
             Command::Reshape { slot, shape } => {
+                let quiet_max_secs = self.quiet_max_secs(slot);
                 if self.plain.flags(slot).is_plain() && self.plain.reshape(slot, &shape).is_err() {
                     self.give_ledger(slot);
                 }
                 if let Some(ledger) = self.ledgers.get_mut(&slot) {
                     ledger.reshape(shape, &self.tick);
                 }
+                self.rewatch(slot, quiet_max_secs);
             }
             Command::Cut { slot } => {
                 self.give_ledger(slot);
@@ -291,6 +304,7 @@ impl Meter {
                 if !self.plain.flags(slot).is_closed() {
                     self.plain.vacate(slot, Flags::CLOSED);
                 }
+                self.unwatch(slot);
             }
         }
     }
@@ -312,6 +326,7 @@ impl Meter {
         let mut batch = PackedBatch { class, upper, at, worker, ..PackedBatch::default() };
         for (index, &slot) in slots.iter().enumerate() {
             self.plain.look_ahead(&slots, index);
+            batch.cleaned.extend(self.cleanup.emit(slot, (class, upper), stored, &self.tick));
             let through = stored.unwrap_or(SeriesId(0));
             let flags = self.plain.flags(slot);
             if flags.is_plain() {
@@ -348,6 +363,7 @@ impl Meter {
             let flight = &mut self.tick.flights[class as usize];
             flight.acknowledged = flight.acknowledged.max(upper);
         }
+        self.cleanup.acknowledge(class, upper, through);
         for slot in std::mem::take(&mut self.classes[class as usize].merging) {
             let Some(ledger) = self.ledgers.get_mut(&slot) else { continue };
             if ledger.series() > through || ledger.acknowledge(class, upper) {
@@ -387,10 +403,11 @@ impl Meter {
     /// Everything there is to know of a series; none when it is closed.
     pub fn state(&self, slot: u32) -> Option<SeriesState> {
         if let Some(ledger) = self.ledgers.get(&slot) {
-            return Some(ledger.export(&self.tick));
+            return Some(self.cleanup.complete_now(slot, ledger.export(&self.tick)));
         }
         let (state, in_flight) = self.plain.export(slot, When::Now, &self.tick)?;
-        Some(Ledger::new(state, &in_flight, &self.tick).export(&self.tick))
+        let state = Ledger::new(state, &in_flight, &self.tick).export(&self.tick);
+        Some(self.cleanup.complete_now(slot, state))
     }
 
     /// Puts a series of a snapshot into an unused slot.
@@ -407,14 +424,16 @@ impl Meter {
         self.plain.open(slot, state.series, &state.shape);
         self.plain.vacate(slot, Flags::LEDGER);
         self.ledgers.insert(slot, Ledger::new(state.clone(), &[], &self.tick));
+        self.restore_cleanup(slot, state, LONG_AGO);
         if !self.take_ledger(slot) {
             self.extraordinary.push_back(slot);
         }
     }
 
-    /// When the next time entry is wanted; none while nothing is dirty.
+    /// When the next time entry is wanted; none while nothing is dirty or watched.
     pub fn due_at(&self) -> Option<Micros> {
-        Span::FLUSH.into_iter().filter_map(|class| self.classes[class as usize].due_at(class)).min()
+        let classes = Span::FLUSH.into_iter().filter_map(|class| self.classes[class as usize].due_at(class));
+        classes.chain(self.cleanup.due_at()).min()
     }
 
     /// The classes in which something is dirty.
@@ -450,7 +469,11 @@ impl Meter {
         let entry = size_of::<(u32, Ledger)>() + 1;
         let ledgers: usize = self.ledgers.values().map(|ledger| ledger.size().1 + entry).sum();
         let dirty: usize = self.classes.iter().map(DirtySet::resident_bytes).sum();
-        self.plain.resident_bytes() + ledgers + dirty + self.ids.resident_bytes()
+        self.plain.resident_bytes()
+            + ledgers
+            + dirty
+            + self.ids.resident_bytes()
+            + self.cleanup.resident_bytes()
     }
 }
 

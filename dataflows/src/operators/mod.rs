@@ -7,12 +7,13 @@
 //! ```
 //!
 //! `calendar` says which row and which live period a moment belongs to, `tick` when that is, `dirty` which series have
-//! something to emit, `snapshot` shows all of it as of one epoch.
+//! something to emit, `cleanup` which series nobody sends to any more, `snapshot` shows all of it as of one epoch.
 
 pub(crate) mod batch;
 pub(crate) mod calendar;
 pub(crate) mod cells;
 pub(crate) mod chunks;
+pub(crate) mod cleanup;
 pub(crate) mod convert;
 pub(crate) mod cuts;
 pub(crate) mod dirty;

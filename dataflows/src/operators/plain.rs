@@ -9,6 +9,7 @@
 use super::calendar::{Calendar, is_open};
 use super::cells::{Base, Cell, Flags, NONE, Past, Record, Sums, moment, packed_seconds};
 use super::chunks::{Chunks, Slab};
+use super::cleanup::quiet_max_secs;
 use super::convert::When;
 use super::log::Log;
 use super::older::{Logs, Older, has_left};
@@ -97,19 +98,26 @@ impl Plain {
         *self.cells.get_mut(slot) = Cell { flags, ..Cell::default() };
     }
 
+    /// The end of its newest window, if it has one.
+    pub fn newest_end(&self, slot: u32) -> Option<Micros> {
+        let Cell { window, flags, .. } = self.cells.get(slot);
+        flags.is_touched().then(|| Micros(moment(*window).0 + LENGTHS_MICROS[flags.flush()]))
+    }
+
     /// The shape of a series.
     #[inline]
     pub fn shape(&self, slot: u32) -> &Shape {
         self.shapes.get(self.cold.get(slot).shape)
     }
 
-    /// The definition changed; refused unless only limit, event age or storing did, or the series never had an update.
+    /// The definition changed; refused unless only limit, event age, storing or cleanup did, or the series never had an update.
     pub fn reshape(&mut self, slot: u32, shape: &Shape) -> Result<(), NeedsLedger> {
         let (old, cell) = (*self.shape(slot), *self.cells.get(slot));
         let kept = Shape {
             limit: old.limit,
             max_event_age_secs: old.max_event_age_secs,
             stored: old.stored,
+            cleanup_after_days: old.cleanup_after_days,
             ..*shape
         };
         if cell.flags.is_touched() && kept != old {
@@ -505,7 +513,8 @@ pub(super) fn flags(shape: &Shape) -> Flags {
             | (shape.flush as u32) << 24
             | flag(shape.max_event_age_secs == 0, Flags::ARRIVAL_ONLY)
             | flag(shape.window_is_period(), Flags::PERIODIC)
-            | flag(shape.stored, Flags::STORED),
+            | flag(shape.stored, Flags::STORED)
+            | flag(quiet_max_secs(shape).is_some(), Flags::WATCHED),
     )
 }
 

@@ -92,6 +92,7 @@ mod tests {
             stored: true,
             limit: None,
             max_event_age_secs: 60,
+            cleanup_after_days: None,
         }
     }
 

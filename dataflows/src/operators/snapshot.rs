@@ -1,9 +1,11 @@
 //! A snapshot of meter: the state as of one epoch, shown piece by piece while updates go on.
 //!
-//! Ordinary series are copied on write, by chunks (`chunks`); ledgers are few and are exported when the snapshot begins;
-//! ids that come meanwhile go to an overlay (`ids`). In the worst case every chunk is copied once.
+//! Ordinary series are copied on write, by chunks (`chunks`); ledgers are few and are exported when the snapshot begins,
+//! and so are cleanups on their way; ids that come meanwhile go to an overlay (`ids`). In the worst case every chunk is copied once.
 
+use super::cleanup::Cleanups;
 use super::convert::When;
+use super::ledger::Ledger;
 use super::meter::Meter;
 use super::tick::Tick;
 use crate::types::{EventId, SeriesState};
@@ -14,6 +16,8 @@ pub(crate) struct Snapshot {
     tick: Tick,
     /// Series that were in ledgers then, and have not been shown.
     ledgers: Vec<SeriesState>,
+    /// Cleanups that the store did not have then.
+    cleanups: Cleanups,
     next_slot: u32,
     end_slot: u32,
 }
@@ -21,11 +25,14 @@ pub(crate) struct Snapshot {
 impl Meter {
     /// Begins a snapshot of the state as it is now. One that is running is given up.
     pub fn begin_snapshot(&mut self) {
-        let ledgers = self.ledgers.values().map(|ledger| ledger.export(&self.tick)).collect();
+        let export =
+            |(&slot, ledger): (&u32, &Ledger)| self.cleanup.complete_now(slot, ledger.export(&self.tick));
+        let ledgers = self.ledgers.iter().map(export).collect();
+        let cleanups = self.cleanup.freeze();
         self.plain.freeze();
         self.ids.begin_walk();
         let (tick, next_slot, end_slot) = (self.tick, 0, self.plain.slots());
-        self.snapshot = Some(Snapshot { tick, ledgers, next_slot, end_slot });
+        self.snapshot = Some(Snapshot { tick, ledgers, cleanups, next_slot, end_slot });
     }
 
     /// Shows the snapshot up to `series_max` more series; true when it has seen all.
@@ -39,9 +46,11 @@ impl Meter {
         }
         while left > 0 && snapshot.next_slot < snapshot.end_slot {
             let exported = self.plain.export(snapshot.next_slot, When::Begun, &snapshot.tick);
+            let slot = snapshot.next_slot;
             snapshot.next_slot += 1;
             left -= 1;
             let Some((mut state, in_flight)) = exported else { continue };
+            self.cleanup.complete_begun(slot, &snapshot.cleanups, &mut state);
             for (window, _) in state.windows.iter_mut().zip(in_flight).filter(|(_, in_flight)| *in_flight) {
                 window.dirty.insert(state.shape.batch);
             }
@@ -51,6 +60,7 @@ impl Meter {
         if is_done {
             self.snapshot = None;
             self.plain.thaw();
+            self.cleanup.thaw();
         }
         is_done
     }

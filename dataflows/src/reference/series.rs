@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Truth;
+use super::cleanup::Cleaning;
 use crate::types::{
     Amount, Epoch, LiveState, MetricType, Micros, Operation, Operator, Reading, Row, RowKind, SeriesId,
     Shape, Span, Standing, Tally,
@@ -23,6 +24,7 @@ use crate::types::{
 /// An admitted update.
 #[derive(Clone, Copy, Debug)]
 struct Admitted {
+    arrival: Micros,
     amount: Amount,
     key: Micros,
     period: Option<Micros>,
@@ -54,7 +56,7 @@ struct Content {
 /// One series.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
-    id: SeriesId,
+    pub(super) id: SeriesId,
     pub(super) shape: Shape,
     cuts: Vec<Micros>,
     updates: Vec<Admitted>,
@@ -67,6 +69,7 @@ pub(super) struct Series {
     /// The class that still collects changes up to that moment.
     switching: Option<(Span, Micros)>,
     pub(super) was_always_stored: bool,
+    pub(super) cleaning: Cleaning,
 }
 
 impl Series {
@@ -83,7 +86,18 @@ impl Series {
             merges: Vec::new(),
             switching: None,
             was_always_stored: shape.stored,
+            cleaning: Cleaning::default(),
         }
+    }
+
+    /// When the last update arrived.
+    pub(super) fn last_arrival(&self) -> Option<Micros> {
+        self.updates.last().map(|update| update.arrival)
+    }
+
+    /// The rows with updates, and where their windows end, cut or not.
+    pub(super) fn ends(&self) -> BTreeMap<Micros, Micros> {
+        self.updates.iter().map(|update| (update.key, self.shape.flush.window(update.key).end)).collect()
     }
 
     fn last_cut(&self, at: Micros) -> Option<Micros> {
@@ -206,7 +220,7 @@ impl Series {
         let has_window = self.residents().into_iter().any(|window| self.period(window) == period);
         let is_newest = self.newest_period().is_none_or(|newest| period >= newest);
         let counted = self.is_open(event_at, arrival) || is_newest || has_window;
-        self.updates.push(Admitted { amount, key, period, resident, counted });
+        self.updates.push(Admitted { arrival, amount, key, period, resident, counted });
         if !resident && self.shape.stored {
             self.merges.push(Merge { key, class: self.class(arrival), amount, arrival, sent: None });
         }
@@ -230,7 +244,8 @@ impl Series {
         if shape.batch != self.shape.batch && !self.updates.is_empty() {
             self.switching = Some((class, class.window(arrival).end));
         }
-        self.shape = shape;
+        let before = std::mem::replace(&mut self.shape, shape);
+        self.want_cleanup(&before, arrival);
         self.was_always_stored &= shape.stored;
         if !shape.stored {
             self.dirty.clear();
@@ -276,12 +291,14 @@ impl Series {
         self.dirty.retain(|(_, dirty), _| *dirty != class);
         self.in_flight.retain(|(_, sent, _)| *sent != class);
         self.merges.retain(|merge| merge.class != class);
+        self.cleaning.mark_stored(class);
     }
 
     /// The emissions of the class up to this epoch are in the store.
     pub(super) fn acknowledge(&mut self, class: Span, upper: Epoch) {
         self.in_flight.retain(|(_, sent, epoch)| *sent != class || *epoch > upper);
         self.merges.retain(|merge| merge.class != class || merge.sent.is_none_or(|epoch| epoch > upper));
+        self.cleaning.acknowledge(class, upper);
     }
 
     /// What was on its way is to be emitted again, except for merges that are in the store.
@@ -294,6 +311,7 @@ impl Series {
         let id = self.id;
         self.merges.retain(|merge| merge.sent.is_none_or(|epoch| !is_stored(merge.class, epoch, id)));
         self.merges.iter_mut().for_each(|merge| merge.sent = None);
+        self.cleaning.restart(|class, epoch| is_stored(class, epoch, id), AT_SOME_TIME);
     }
 
     /// Whether the live period of an event is open at its arrival and past the limit.
@@ -342,6 +360,8 @@ impl Series {
     pub(super) fn due_at(&self) -> Option<Micros> {
         let rows = self.dirty.iter().map(|((_, class), since)| class.window(*since).end);
         let merges = self.merges.iter().filter(|merge| merge.sent.is_none());
-        rows.chain(merges.map(|merge| merge.class.window(merge.arrival).end)).min()
+        let merges = merges.map(|merge| merge.class.window(merge.arrival).end);
+        let cleanup = self.cleaning.due_at(&self.shape, self.last_arrival());
+        rows.chain(merges).chain(self.cleaning.emits_at()).chain(cleanup).min()
     }
 }

@@ -267,6 +267,7 @@ impl SeriesSpec {
             stored: self.stored,
             limit: self.limit,
             max_event_age_secs: self.max_event_age_secs.unwrap_or(default_max_event_age_secs),
+            cleanup_after_days: self.cleanup_after_days,
         }
     }
 }

@@ -23,7 +23,7 @@ pub use definition::{
 };
 pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
-pub use state::{MergeState, PeriodState, SeriesState, WindowState};
+pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};
 pub use work::{
     Batch, ClassSet, Command, Decision, EventId, LiveState, NO_REPLY, Outcome, Row, RowKind, Standing,
     Update, Work,

@@ -141,6 +141,8 @@ pub struct Shape {
     pub limit: Option<Limit>,
     /// How old an event may be, in seconds; 0 means that the event time is always the arrival.
     pub max_event_age_secs: u32,
+    /// `cleanup_after` in days; none is `never`.
+    pub cleanup_after_days: Option<u16>,
 }
 
 impl Shape {

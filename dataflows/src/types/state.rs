@@ -56,6 +56,17 @@ pub struct MergeState {
     pub upper: Option<Epoch>,
 }
 
+/// A cleanup whose deletions are on their way to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CleanupState {
+    /// Rows whose window had ended by then are deleted, and the live period with them.
+    pub ended_by: Micros,
+    /// The next emission of any of these batch classes brings it: those in which rows behind the cleanup may come.
+    pub classes: ClassSet,
+    /// The emission it was part of, while that is not acknowledged; none before.
+    pub sent: Option<(Span, Epoch)>,
+}
+
 /// Everything meter remembers of one series, apart from ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesState {
@@ -75,4 +86,9 @@ pub struct SeriesState {
     pub merges: Vec<MergeState>,
     /// The batch class in which changes are still collected until that boundary, after `batch` was changed.
     pub switching: Option<(Span, Micros)>,
+    /// With `cleanup_after`, since when it is quiet: the arrival of its last update, rounded up to seconds. Behind a
+    /// cleanup the end of its newest window, if that was too young for it. None while there is nothing to clean.
+    pub quiet_since: Option<Micros>,
+    /// A cleanup that the store does not have yet.
+    pub cleanup: Option<CleanupState>,
 }

@@ -258,4 +258,7 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Live periods of the changed series.
     pub states: Vec<LiveState>,
+    /// Cleaned series: their rows whose window had ended by then, and their live periods, go before `rows` and `states`
+    /// are written.
+    pub cleaned: Vec<(SeriesId, Micros)>,
 }

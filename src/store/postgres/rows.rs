@@ -1,4 +1,4 @@
-//! Rows and live periods of one part, written inside the caller's transaction: one statement each, whatever their number.
+//! Rows and live periods of one part, deleted and written inside the caller's transaction: one statement each, whatever their number.
 //!
 //! Columns travel as arrays and come apart by `unnest`, which is as fast as binary COPY and needs no table of its own.
 //! Names come from the definitions by a join, so that a series that is not there writes nothing. What a merge row leaves
@@ -40,13 +40,23 @@ const PUT_STATES: &str = "
         period_start = excluded.period_start, value = excluded.value, sum = excluded.sum, count = excluded.count,
         min = excluded.min, max = excluded.max, updated_at = excluded.updated_at";
 
-/// Writes the rows and states of the series behind `after` (none: of all).
+const CLEAN_ROWS: &str = "
+    DELETE FROM {schema}.metrics USING unnest($1, $2) AS cleaned (series_id, ended_by)
+    WHERE metrics.series_id = cleaned.series_id AND window_start < ended_by AND window_end <= ended_by";
+
+const CLEAN_STATES: &str = "DELETE FROM {schema}.series_state WHERE series_id = ANY($1)";
+
+/// Deletes what is cleaned, and writes the rows and states, of the series behind `after` (none: of all).
 pub(super) async fn write(
     session: &Session,
     target: &Target,
     part: &PartRows<'_>,
     after: Option<SeriesId>,
 ) -> Result<(), StoreError> {
+    let cleaned = &part.cleaned[part.cleaned.partition_point(|(series, _)| Some(*series) <= after)..];
+    if !cleaned.is_empty() {
+        clean(session, target, cleaned).await?;
+    }
     let rows = &part.rows[part.rows.partition_point(|row| Some(row.series) <= after)..];
     if !rows.is_empty() {
         let stored = stored(session, target, rows).await?;
@@ -57,6 +67,15 @@ pub(super) async fn write(
         put_states(session, target, part.flushed_at, states).await?;
     }
     Ok(())
+}
+
+async fn clean(session: &Session, target: &Target, cleaned: &[(SeriesId, Micros)]) -> Result<(), StoreError> {
+    let series: Vec<i64> = cleaned.iter().map(|(series, _)| series.0.into()).collect();
+    let ended_by: Vec<At> = cleaned.iter().map(|(_, ended_by)| At(*ended_by)).collect();
+    let values: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&series, Type::INT8_ARRAY), (&ended_by, Type::TIMESTAMPTZ_ARRAY)];
+    session.run(&target.sql(CLEAN_ROWS), &values).await?;
+    session.run(&target.sql(CLEAN_STATES), &values[..1]).await.map(drop)
 }
 
 type StoredRows = HashMap<(SeriesId, Micros), Stored>;

@@ -1,11 +1,13 @@
-//! Rows and live periods of one part, written inside the caller's transaction.
+//! Rows and live periods of one part, deleted and written inside the caller's transaction.
 //!
 //! What a merge row leaves behind is worked out by `merge::written`, as for every dialect.
+//!
+//! What is cleaned goes first, whether the series is still defined or not.
 //!
 //! Every write is an `INSERT ... SELECT ... FROM series`: names come from the definitions, and a series that is not there
 //! writes nothing. Which rows are due is the caller's decision; this file does not look at progress.
 
-use dataflows::types::{LiveState, Row, RowKind, SeriesId, Tally};
+use dataflows::types::{LiveState, Micros, Row, RowKind, SeriesId, Tally};
 use rusqlite::{CachedStatement, OptionalExtension, Transaction, params};
 
 use super::super::PartRows;
@@ -33,12 +35,18 @@ const PUT_STATE: &str = "
         period_start = excluded.period_start, value = excluded.value, sum = excluded.sum, count = excluded.count,
         min = excluded.min, max = excluded.max, updated_at = excluded.updated_at";
 
-/// Writes the rows and states of the series behind `after` (none: of all).
+const CLEAN_ROWS: &str =
+    "DELETE FROM metrics WHERE series_id = ?1 AND window_start < ?2 AND window_end <= ?2";
+
+const CLEAN_STATE: &str = "DELETE FROM series_state WHERE series_id = ?1";
+
+/// Deletes what is cleaned, and writes the rows and states, of the series behind `after` (none: of all).
 pub(super) fn write(
     transaction: &Transaction<'_>,
     part: &PartRows<'_>,
     after: Option<SeriesId>,
 ) -> rusqlite::Result<()> {
+    clean(transaction, part.cleaned, after)?;
     let mut writer = Writer {
         put: transaction.prepare_cached(PUT_ROW)?,
         get: transaction.prepare_cached(GET_ROW)?,
@@ -54,6 +62,23 @@ pub(super) fn write(
     put_time(&mut writer.texts.flushed_at, part.flushed_at);
     for state in &part.states[first..] {
         put_state(&mut put, state, &mut writer.texts)?;
+    }
+    Ok(())
+}
+
+fn clean(
+    transaction: &Transaction<'_>,
+    cleaned: &[(SeriesId, Micros)],
+    after: Option<SeriesId>,
+) -> rusqlite::Result<()> {
+    let (mut rows, mut state) =
+        (transaction.prepare_cached(CLEAN_ROWS)?, transaction.prepare_cached(CLEAN_STATE)?);
+    let mut text = String::new();
+    let first = cleaned.partition_point(|(series, _)| Some(*series) <= after);
+    for (series, ended_by) in &cleaned[first..] {
+        put_time(&mut text, *ended_by);
+        rows.execute(params![series.0, text])?;
+        state.execute([series.0])?;
     }
     Ok(())
 }
