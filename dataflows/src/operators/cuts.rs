@@ -13,8 +13,20 @@ use crate::types::{Amount, ClassSet, Micros, PeriodState, Shape, Span, Tally};
 const CUTS_MAX: usize = 1_024;
 
 impl Ledger {
-    /// A new live period begins at the arrival stamp. Returns the class that has something to emit now.
+    /// A new live period begins at the arrival stamp. Returns the class that has something to emit now: where no row tells
+    /// the store of the period, the newest is written again, since states come with rows.
     pub fn cut(&mut self, now: &Tick) -> Option<Span> {
+        let before = self.live_state();
+        let changed = self.begin_period(now);
+        if self.live_state() == before {
+            return changed;
+        }
+        let class = self.class(now.arrival);
+        let newest = self.entries.iter_mut().rfind(|entry| !entry.state.left);
+        class.filter(|_| newest.is_some_and(|newest| mark(&mut newest.state, class))).or(changed)
+    }
+
+    fn begin_period(&mut self, now: &Tick) -> Option<Span> {
         let at = now.arrival;
         if self.state.cuts.last().is_some_and(|&last| last >= at) {
             return None;

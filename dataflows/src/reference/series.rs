@@ -230,11 +230,18 @@ impl Series {
     /// A new live period begins at the arrival, for what comes from now on.
     pub(super) fn cut(&mut self, arrival: Micros) {
         self.let_windows_leave(arrival);
-        let before = self.contents();
+        let (before, live) = (self.contents(), self.live_state());
         if self.cuts.last() != Some(&arrival) {
             self.cuts.push(arrival);
         }
         self.mark_changed(&before, arrival);
+        // A live period comes to the store with a row, changed or not.
+        if let (Some((newest, _)), true) =
+            (self.contents().pop_last(), self.live_state() != live && self.shape.stored)
+        {
+            let class = self.class(arrival);
+            self.dirty.entry((newest, class)).or_insert(arrival);
+        }
     }
 
     /// The definition changes.
