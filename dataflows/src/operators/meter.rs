@@ -188,6 +188,9 @@ impl Meter {
             if into_micros < 0 || rolls {
                 self.plain.prefetch_older(cell, update.event_at);
             }
+            if cell.flags.has(Flags::WATCHED) {
+                self.cleanup.prefetch(update.slot);
+            }
         }
     }
 
