@@ -45,7 +45,6 @@ pub fn batch(store: &mut dyn Store, upper: Epoch, rows: Vec<Row>, states: u32) -
         .take(states as usize)
         .map(|row| LiveState { series: row.series, period_start: None, tally: row.tally, value: row.value })
         .collect();
-    let window_starts = &[rows[0].window_start];
     let begun = Begun::now();
     for (index, part) in rows.chunks(PART_ROWS).enumerate() {
         let first = index * PART_ROWS;
@@ -54,7 +53,6 @@ pub fn batch(store: &mut dyn Store, upper: Epoch, rows: Vec<Row>, states: u32) -
             class: Span::S15,
             upper,
             flushed_at: Micros::from_seconds(T0 + upper as i64),
-            window_starts,
             rows: part,
             states: states.get(first..first + part.len()).unwrap_or_default(),
             cleaned: &[],

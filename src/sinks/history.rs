@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataflows::types::{Definition, Epoch, Micros};
+use dataflows::types::{Definition, Epoch};
 
 use super::{Note, Noted, SinkHealth, parts};
 use crate::clock::Clock;
@@ -107,7 +107,7 @@ impl HistorySink {
             definitions: VecDeque::new(),
             definitions_due: None,
             emissions: VecDeque::new(),
-            window_starts: Vec::new(),
+            is_begun: false,
             progress: None,
             floor: Progress::default(),
             heartbeat_due: Duration::ZERO,
@@ -169,8 +169,8 @@ struct Worker {
     definitions_due: Option<Duration>,
     /// Not in the store, in the order taken; the first is being written.
     emissions: VecDeque<Arc<Emission>>,
-    /// Of the first emission; empty until its first part.
-    window_starts: Vec<Micros>,
+    /// Whether a part of the first emission has been sent.
+    is_begun: bool,
     /// The store's progress; none: read it before the next transaction.
     progress: Option<Progress>,
     /// What the store has been known to have.
@@ -345,7 +345,7 @@ impl Worker {
         if definitions.is_empty() && cut.is_none() {
             return Ok(progress);
         }
-        if let (Some((emission, _)), true) = (&cut, self.window_starts.is_empty()) {
+        if let (Some((emission, _)), true) = (&cut, !self.is_begun) {
             if let Some(note) = &self.options.note {
                 let noted = Noted::new(&progress, Some((emission.class, emission.upper)));
                 let failed = |error| {
@@ -353,13 +353,12 @@ impl Worker {
                 };
                 note.write(&noted).map_err(failed)?;
             }
-            self.window_starts = parts::window_starts(emission);
+            self.is_begun = true;
         }
         let rows = cut.as_ref().map(|(emission, cut)| PartRows {
             class: emission.class,
             upper: emission.upper,
             flushed_at: emission.at,
-            window_starts: &self.window_starts,
             rows: &emission.rows[cut.rows.clone()],
             states: &emission.states[cut.states.clone()],
             cleaned: &emission.cleaned[cut.cleaned.clone()],
@@ -393,7 +392,7 @@ impl Worker {
             }
             self.stored.stored(emission.class, emission.upper);
             self.emissions.pop_front();
-            self.window_starts.clear();
+            self.is_begun = false;
         }
         self.health.waits_since(self.emissions.front().map(|first| first.at));
     }

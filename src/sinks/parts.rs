@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use dataflows::types::{Epoch, Micros, SeriesId};
+use dataflows::types::{Epoch, SeriesId};
 
 use crate::engine::Emission;
 use crate::store::ALL_SERIES;
@@ -59,18 +59,10 @@ pub(super) fn next(emission: &Emission, done: Option<(Epoch, SeriesId)>, rows_ma
     Some(Cut { rows, states, cleaned, through })
 }
 
-/// The distinct window starts of an emission, rising.
-pub(super) fn window_starts(emission: &Emission) -> Vec<Micros> {
-    let mut starts: Vec<Micros> = emission.rows.iter().map(|row| row.window_start).collect();
-    starts.sort_unstable();
-    starts.dedup();
-    starts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflows::types::{Amount, LiveState, Row, RowKind, Span, Tally};
+    use dataflows::types::{Amount, LiveState, Micros, Row, RowKind, Span, Tally};
     use proptest::prelude::*;
 
     fn emission(series: &[u32], cleaned: &[u32], after: Option<u32>) -> Emission {

@@ -97,10 +97,8 @@ pub struct PartRows<'a> {
     pub class: Span,
     /// The epoch of the time entry that the rows are as of.
     pub upper: Epoch,
-    /// That time entry. A row's `flushed_at` is this plus the index of its start in `window_starts`, in microseconds.
+    /// That time entry.
     pub flushed_at: Micros,
-    /// The distinct window starts of the whole emission, rising.
-    pub window_starts: &'a [Micros],
     /// In (series, window) order.
     pub rows: &'a [Row],
     /// In series order.
@@ -113,10 +111,12 @@ pub struct PartRows<'a> {
 }
 
 impl PartRows<'_> {
-    /// When a row counts as written: rises with its window within the emission.
+    /// When a row counts as written: the time entry, less a millionth of the age of its window. So it rises with
+    /// `window_start` within a batch, by a microsecond a second, and does not depend on what else is in the batch, which may
+    /// be others'.
     fn row_flushed_at(&self, row: &Row) -> Micros {
-        let rank = self.window_starts.partition_point(|start| *start < row.window_start);
-        Micros(self.flushed_at.0 + rank as i64)
+        let age = self.flushed_at.0.saturating_sub(row.window_start.0);
+        Micros(self.flushed_at.0 - age.div_euclid(Micros::PER_SECOND))
     }
 }
 

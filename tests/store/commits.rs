@@ -15,17 +15,16 @@ fn a_row_says_whose_it_is_and_what_was_counted() {
         tagged.tags.insert("env".into(), "prod".into());
         define(&mut store, 1, vec![created(2), created_as(3, tagged)]);
         put_whole(&mut store, 5, &[row(2, 1_795_500_000, &[1, 2, 4], 70), row(3, 1_795_500_005, &[-5], -5)]);
-        let batch = "2026-11-24T06:00:05.00000";
         assert_eq!(
             database.lines(ROWS),
             [
                 format!(
                     "2|2026-11-24T06:00:00.000000Z|2026-11-24T06:00:05.000000Z|biz_1|business|-|metric_2|checkpoint|SUM|\
-                 70.0|7.0|3|1.0|4.0|2.333333333|{{}}|{batch}0Z"
+                 70.0|7.0|3|1.0|4.0|2.333333333|{{}}|2026-11-24T06:00:04.999995Z"
                 ),
                 format!(
                     "3|2026-11-24T06:00:05.000000Z|2026-11-24T06:00:10.000000Z|biz_1|customer|cust_3|metric_3|checkpoint|\
-                 SUM|-5.0|-5.0|1|-5.0|-5.0|-5.0|{{\"env\":\"prod\"}}|{batch}1Z"
+                 SUM|-5.0|-5.0|1|-5.0|-5.0|-5.0|{{\"env\":\"prod\"}}|2026-11-24T06:00:05.000000Z"
                 ),
             ]
         );
@@ -170,13 +169,11 @@ fn a_transaction_that_fails_leaves_nothing() {
         // The third write fails: the definitions and the first row must go with it.
         database.refuse_rows_from("1970-01-01T00:01:41");
         let rows = [row(1, 100, &[1], 1), row(1, 105, &[1], 2)];
-        let starts = [rows[0].window_start, rows[1].window_start];
         let definitions = [(2, created(2))];
         let part = |rows| tracktags::store::PartRows {
             class: Span::S15,
             upper: 5,
             flushed_at: at(5),
-            window_starts: &starts,
             rows,
             states: &[],
             cleaned: &[],

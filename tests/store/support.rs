@@ -342,20 +342,8 @@ pub fn put_cleaned(
     through: SeriesId,
 ) -> Result<(), StoreError> {
     let cleaned = &ended_by(cleaned)[..];
-    let mut window_starts: Vec<_> = rows.iter().map(|row| row.window_start).collect();
-    window_starts.sort_unstable();
-    window_starts.dedup();
-    let window_starts = &window_starts;
-    let rows = Some(PartRows {
-        class: Span::S15,
-        upper,
-        flushed_at: at(upper),
-        window_starts,
-        rows,
-        states,
-        cleaned,
-        through,
-    });
+    let rows =
+        Some(PartRows { class: Span::S15, upper, flushed_at: at(upper), rows, states, cleaned, through });
     store.commit(&Part { journal_id: JOURNAL, definitions: &[], rows })
 }
 
