@@ -21,7 +21,7 @@ async fn reads(rooms: &Rooms, handle: &SeriesHandle, expected: (i64, u64)) {
 
 /// Two updates in the first seconds behind noon, their rows in the database, and the end of the service.
 async fn first_updates(config: &Config, clock: &MockClock) {
-    let (service, _) = start(config, clock);
+    let (service, _, _) = start(config, clock);
     let rooms = service.rooms(config);
     let spec = SeriesSpec {
         flush_interval: Span::S5,
@@ -40,7 +40,7 @@ async fn first_updates(config: &Config, clock: &MockClock) {
 }
 
 fn started_again(config: &Config, clock: &MockClock) -> (Service, Rooms, SeriesHandle) {
-    let (service, _) = start(config, clock);
+    let (service, _, _) = start(config, clock);
     let rooms = service.rooms(config);
     let handle = rooms.control.resolve(&key()).expect("the series is there");
     (service, rooms, handle)

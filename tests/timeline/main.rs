@@ -1,9 +1,11 @@
 //! The service on a clock that the test moves. Here the guide's timeline: flush every 5 s, batch every 30 s, six windows,
-//! one write. In `cleanup` a series that nobody sends to.
+//! one write. In `cleanup` a series that nobody sends to, in `tenants`
+//! two tenants that must not notice each other.
 //!
-//! The rooms are the service's own (journal, dataflow, SQLite), without HTTP.
+//! The rooms are the service's own (journal, dataflow, SQLite), the first two without HTTP.
 
 mod cleanup;
+mod tenants;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,13 +34,13 @@ fn config(data_dir: &Path) -> Config {
     options.resolve().expect("the options are valid")
 }
 
-fn start(config: &Config, clock: &MockClock) -> (Service, Arc<SinkHealth>) {
+fn start(config: &Config, clock: &MockClock) -> (Service, Arc<SinkHealth>, Arc<Signals>) {
     let health = Arc::new(SinkHealth::default());
     let clock = Arc::new(clock.clone());
     let signals = Arc::new(Signals::new(clock.clone(), health.clone()));
     let recovery = journal::open(journal_options(config)).expect("the journal can be opened");
     let service = Service::start(config, recovery, clock, health.clone(), &signals, "tk_admin_0123456789");
-    (service.expect("the service starts"), health)
+    (service.expect("the service starts"), health, signals)
 }
 
 fn api_usage() -> SeriesSpec {
@@ -101,7 +103,7 @@ async fn six_windows_are_six_rows_in_one_transaction() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = config(folder.path());
     let clock = MockClock::at(NOON);
-    let (service, health) = start(&config, &clock);
+    let (service, health, _) = start(&config, &clock);
     let rooms = service.rooms(&config);
     let handle = define(&rooms, api_usage()).await;
     until("the definitions' own transaction", || health.definitions_waiting() == 0).await;
