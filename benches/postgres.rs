@@ -6,6 +6,8 @@
 //! Both sides in turn on one private server with everything at its default, fsync included. Varied: whether a live state a
 //! series comes along, as in the service. Medians of five, and the least and greatest ratio.
 //!
+//! Then: a service with an empty data directory, started from that database, five times, until it is ready.
+//!
 //! `cargo bench --bench postgres`
 #![allow(clippy::print_stdout)] // A bench prints its figures.
 
@@ -14,6 +16,8 @@ mod batches;
 #[path = "../tests/support/postgres.rs"]
 mod support;
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use batches::{ROUNDS, SERIES, batch, define, rows};
@@ -75,16 +79,29 @@ fn main() {
             report(&format!("{what} {turn_kind}"), &ours, &bare);
         }
     }
-    // What a start on an empty data directory reads.
-    let begun = Instant::now();
-    let content = store.content(Micros::from_seconds(1_795_500_000)).expect("read");
-    println!(
-        "content of {} definitions, {} states, {} rows read in {:.2?}",
-        content.definitions.len(),
-        content.states.len(),
-        content.rows.len(),
-        begun.elapsed()
-    );
+    start_from_it(&cluster.url());
+}
+
+/// How long a start on an empty data directory takes until it is ready.
+fn start_from_it(url: &str) {
+    let folder = tempfile::tempdir_in(".").expect("the working directory is writable");
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        let mut server = Command::new(env!("CARGO_BIN_EXE_tracktags"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--take-over", "--database-url", url, "--data-dir"])
+            .arg(folder.path().join(round.to_string()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the service runs");
+        let mut line = String::new();
+        BufReader::new(server.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it says where");
+        let address = line.trim().strip_prefix("listening on ").expect("an address").to_owned();
+        let ready = until(Duration::from_secs(60), || ureq::get(format!("{address}/readyz")).call());
+        ready.expect("ready in a minute");
+        println!("ready {:.2?} after a start from {SERIES} series", begun.elapsed());
+        server.kill().and_then(|()| server.wait()).expect("ended");
+    }
 }
 
 fn upsert(client: &mut Client, rows: &[Row]) {

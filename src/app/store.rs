@@ -88,7 +88,10 @@ fn open_postgres(
     let begun = clock.monotonic();
     let (stored, doubt) = loop {
         match store.progress() {
-            Ok(progress) => break (known(progress), None),
+            Ok(progress) => {
+                let lost = !is_empty && note.read().is_beyond(&progress);
+                break (StoredProgress { lost, ..known(progress) }, None);
+            }
             Err(error @ (StoreError::Unavailable(_) | StoreError::Ambiguous(_))) if is_empty => {
                 if clock.monotonic() - begun > EMPTY_START_PATIENCE {
                     return Err(error).context(
@@ -129,5 +132,5 @@ fn open_postgres(
 
 fn known(progress: Progress) -> StoredProgress {
     let Progress { definitions, classes, whole, .. } = progress;
-    StoredProgress { definitions, classes, whole, doubt: None }
+    StoredProgress { definitions, classes, whole, doubt: None, lost: false }
 }

@@ -40,6 +40,8 @@ pub struct StoredProgress {
     pub whole: BTreeMap<Span, Epoch>,
     /// How far the store may have come beyond that; none when what is said here was read from it.
     pub doubt: Option<Doubt>,
+    /// The store has lost what was in it, as a failover does: what memory has must reach it again.
+    pub lost: bool,
 }
 
 /// The store could not be asked: what is known of it was noted when it last could. Nothing is emitted until it has been
@@ -54,6 +56,11 @@ impl StoredProgress {
     /// Whether the store has nothing of this journal.
     pub fn is_new(&self) -> bool {
         self.definitions == 0 && self.classes.is_empty() && self.doubt.is_none()
+    }
+
+    /// Whether every window in memory must reach the store, whatever was said of it before.
+    fn lacks_windows(&self) -> bool {
+        self.lost || self.is_new()
     }
 }
 
@@ -221,7 +228,7 @@ fn restore(
     let epoch = snapshot.position().epoch;
     let unknown = || ReplayError::Unknown { epoch };
     let mut state = RouterState::default();
-    let (mut projected, again) = (0, stored.is_new());
+    let (mut projected, again) = (0, stored.lacks_windows());
     while let Some((kind, bytes)) = snapshot.next_section()? {
         match kind {
             section::HEAD => {
@@ -283,8 +290,7 @@ fn project(shared: &Shared, epoch: Epoch, definitions: Vec<Definition>) {
     }
 }
 
-/// Loads a section of series, each written as a `T`. `again`: the store has nothing, so that every window in memory must
-/// reach it.
+/// Loads a section of series, each written as a `T`. `again`: every window in memory must reach the store.
 fn restore_series<T: DeserializeOwned>(
     shared: &Shared,
     mut bytes: &[u8],

@@ -313,7 +313,7 @@ impl Worker {
         let behind = |(class, done)| progress.classes.get(class).is_none_or(|now| now < done);
         if progress.definitions < self.floor.definitions || self.floor.classes.iter().any(behind) {
             return Err(StoreError::Fatal(
-                "the history database has lost batches that were in it: restart the service to write them again"
+                "the history database has lost batches that were in it: restart the service to write current values and the last windows again"
                     .into(),
             ));
         }

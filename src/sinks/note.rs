@@ -60,6 +60,15 @@ impl Noted {
         Some((Span::FLUSH.into_iter().find(|span| span.text() == name)?, *upper))
     }
 
+    /// Whether a store that says `progress` has lost what was in it for certain.
+    pub fn is_beyond(&self, progress: &Progress) -> bool {
+        let noted = self.progress();
+        let is_behind = |(class, done): (&Span, &(Epoch, SeriesId))| {
+            progress.classes.get(class).is_none_or(|now| now < done)
+        };
+        noted.definitions > progress.definitions || noted.classes.iter().any(is_behind)
+    }
+
     /// Whether a store that says `progress` can be the one that was noted.
     pub fn allows(&self, progress: &Progress) -> bool {
         let noted = self.progress();
@@ -116,18 +125,19 @@ mod tests {
         for allowed in
             [at(5, ALL_SERIES, 3), at(5, ALL_SERIES, 4), at(9, SeriesId(2), 3), at(9, ALL_SERIES, 8)]
         {
-            assert!(noted.allows(&allowed), "{allowed:?}");
+            assert!(noted.allows(&allowed) && !noted.is_beyond(&allowed), "{allowed:?}");
         }
         let mut other_class = at(5, ALL_SERIES, 3);
         other_class.classes.insert(Span::S30, (9, ALL_SERIES));
-        for other in [
-            at(4, ALL_SERIES, 3),
-            at(5, ALL_SERIES, 2),
-            at(10, ALL_SERIES, 3),
-            other_class,
-            Progress::default(),
+        for (other, went_back) in [
+            (at(4, ALL_SERIES, 3), true),
+            (at(5, ALL_SERIES, 2), true),
+            (Progress::default(), true),
+            (at(10, ALL_SERIES, 3), false),
+            (other_class, false),
         ] {
             assert!(!noted.allows(&other), "{other:?}");
+            assert_eq!(noted.is_beyond(&other), went_back, "{other:?}");
         }
     }
 

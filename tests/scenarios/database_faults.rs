@@ -161,6 +161,29 @@ fn down_at_the_start_it_takes_updates_and_catches_up() {
     }
 }
 
+#[test]
+fn a_database_that_lost_commits_gets_current_values_again() {
+    let mut trial = Trial::begin("failover", Cluster::url);
+    trial.under_load(|_| ());
+    trial.everything_is_right("before");
+    // Its snapshot says that all windows are in the store.
+    let Trial { cluster, launch, server, fleet, _folder } = trial;
+    server.stop();
+    // As an old copy would be: an hour of batches is not there, nor is what they say of progress.
+    let lose = "DELETE FROM tracktags.series_state; DELETE FROM tracktags.metrics;
+        UPDATE tracktags.sink_progress SET upper = 1, whole_upper = 1 WHERE class <> 'definitions'";
+    cluster.connect().batch_execute(lose).expect("lost");
+    let server = launch.start();
+    assert!(server.errors().contains("has lost batches"), "{}", server.errors());
+    let values = "SELECT count(*) FROM tracktags.usage_current WHERE updated_at IS NOT NULL";
+    let all = fleet.series() as i64;
+    let is_back = || match cluster.connect().query_one(values, &[]).expect("readable").get::<_, i64>(0) {
+        count if count == all => Ok(()),
+        count => Err(count),
+    };
+    assert_eq!(until(Duration::from_secs(20), is_back), Ok(()), "of {all} series");
+}
+
 /// A proxy that, while armed, passes COMMIT on and then swallows the answer with the connection.
 struct Swallower {
     port: u16,

@@ -88,6 +88,12 @@ impl Fleet {
         }
     }
 
+    /// How many series have had an update.
+    pub fn series(&self) -> usize {
+        let tracks = self.auditors.iter().flat_map(|auditor| &auditor.tracks);
+        tracks.filter(|track| track.tally.count > 0).count()
+    }
+
     /// How many updates have been acknowledged.
     pub fn acknowledged(&self) -> u64 {
         let tracks = self.auditors.iter().flat_map(|auditor| &auditor.tracks);
