@@ -119,6 +119,11 @@ fn open_postgres(
             "the database is new to this data directory: definitions, current values and the last windows are written to it, \
              older history is not"
         );
+    } else if stored.lost {
+        tracing::warn!(
+            "the database has lost batches that were in it: definitions, current values and the last windows are written \
+             again, what was lost of older history is not"
+        );
     }
     Ok(Opened {
         store: Box::new(store),
