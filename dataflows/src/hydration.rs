@@ -53,7 +53,11 @@ pub fn hydrated(
     for row in rows {
         add_row(&mut state, row);
     }
-    for period in &state.periods {
+    // What a period reads whose parts are not all known, nobody can say: its row keeps the value it has.
+    let is_known = |period: &&PeriodState| {
+        shape.operation != Operation::Avg || shape.window_is_period() || period.start == live.period_start
+    };
+    for period in state.periods.iter().filter(is_known) {
         let newest = state.windows.iter_mut().find(|window| Some(window.start) == period.newest);
         newest.into_iter().for_each(|window| window.value = None);
     }

@@ -37,7 +37,7 @@ const DEMO_BUSINESS: &str = "biz_demo";
 const DEMO_CUSTOMER: &str = "cust_123";
 const DEMO_KEY_NAME: &str = "dev";
 /// How long a stop waits for the last emission; what is not in the store by then is in the journal.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(4);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long requests under way may take to end once the service stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use dataflows::types::SeriesId;
 
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
@@ -24,6 +25,10 @@ use crate::store::{
 
 /// How long a start on an empty journal waits for its database.
 const EMPTY_START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a start with a journal waits for an answer.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The number of the first series of all.
+const FIRST_SERIES: SeriesId = SeriesId(1);
 /// Between two attempts.
 const EMPTY_START_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,7 +52,7 @@ pub(super) fn open(config: &Config, recovery: &Recovery, clock: &dyn Clock) -> a
         Some(url) => {
             open_postgres(config, &target(url, &config.database_schema)?, journal_id, recovery, clock)
         }
-        None => open_sqlite(config, &journal_id),
+        None => open_sqlite(config, &journal_id, recovery),
     }
 }
 
@@ -56,13 +61,14 @@ pub(super) fn target(Secret(url): &Secret, schema: &str) -> anyhow::Result<Targe
     Ok(Target::new(url, schema)?)
 }
 
-fn open_sqlite(config: &Config, journal_id: &str) -> anyhow::Result<Opened> {
+fn open_sqlite(config: &Config, journal_id: &str, recovery: &Recovery) -> anyhow::Result<Opened> {
     let path = config.data_dir.join("history.db");
     let mut store = SqliteStore::open(&path)?;
     let progress = store.progress()?;
     if progress.journal_id.as_ref().is_some_and(|other| other != journal_id) {
         bail!("{} was written from another journal: move it out of the data directory", path.display());
     }
+    require_known_epochs(&progress, recovery)?;
     Ok(Opened {
         store: Box::new(store),
         history: Arc::new(SqliteHistory::new(&path)),
@@ -87,8 +93,10 @@ fn open_postgres(
     let note = Note::at(config.data_dir.join("history.note"));
     let begun = clock.monotonic();
     let (stored, doubt) = loop {
-        match store.progress() {
+        let answer = if is_empty { store.progress() } else { store.progress_within(FIRST_ANSWER_TIMEOUT) };
+        match answer {
             Ok(progress) => {
+                require_known_epochs(&progress, recovery)?;
                 let lost = !is_empty && note.read().is_beyond(&progress);
                 break (StoredProgress { lost, ..known(progress) }, None);
             }
@@ -111,7 +119,8 @@ fn open_postgres(
         }
     };
     let content = match is_empty {
-        true => Some(store.content(clock.wall())?).filter(|content| !content.definitions.is_empty()),
+        true => Some(store.content(clock.wall())?)
+            .filter(|content| content.next_series > FIRST_SERIES || !content.definitions.is_empty()),
         false => None,
     };
     if !is_empty && stored.is_new() {
@@ -133,6 +142,20 @@ fn open_postgres(
         note: Some(note),
         doubt,
     })
+}
+
+/// A store that is ahead of the journal has what this journal does not: an older copy of the data directory.
+fn require_known_epochs(progress: &Progress, recovery: &Recovery) -> anyhow::Result<()> {
+    let last = recovery.position().epoch;
+    let classes = progress.classes.values().map(|(upper, _)| *upper);
+    let ahead = classes.chain([progress.definitions]).max().filter(|upper| *upper > last);
+    match ahead {
+        Some(upper) => bail!(
+            "the database has batches up to epoch {upper} and the journal ends at epoch {last}: this data directory is an older \
+             copy, or has lost its end. Bring back the newer one, or start with an empty --data-dir from what the database has"
+        ),
+        None => Ok(()),
+    }
 }
 
 fn known(progress: Progress) -> StoredProgress {

@@ -58,9 +58,9 @@ impl StoredProgress {
         self.definitions == 0 && self.classes.is_empty() && self.doubt.is_none()
     }
 
-    /// Whether every window in memory must reach the store, whatever was said of it before.
-    fn lacks_windows(&self) -> bool {
-        self.lost || self.is_new()
+    /// Whether every window of a class in memory must reach the store, whatever was said of it before.
+    fn lacks_windows(&self, class: Span) -> bool {
+        self.lost || !self.classes.contains_key(&class)
     }
 }
 
@@ -228,7 +228,7 @@ fn restore(
     let epoch = snapshot.position().epoch;
     let unknown = || ReplayError::Unknown { epoch };
     let mut state = RouterState::default();
-    let (mut projected, again) = (0, stored.lacks_windows());
+    let mut projected = 0;
     while let Some((kind, bytes)) = snapshot.next_section()? {
         match kind {
             section::HEAD => {
@@ -257,12 +257,12 @@ fn restore(
                 }
             }
             section::SERIES => {
-                restore_series(shared, bytes, again, |state: &SeriesState| state.series, |state, _| state)
+                restore_series(shared, bytes, stored, |state: &SeriesState| state.series, |state, _| state)
                     .ok_or_else(unknown)?;
             }
             section::SERIES_WITHOUT_CLEANUP => {
                 let read = |older: WithoutCleanup, spec: &SeriesSpec| older.read(spec, state.last_time);
-                restore_series(shared, bytes, again, WithoutCleanup::series, read).ok_or_else(unknown)?;
+                restore_series(shared, bytes, stored, WithoutCleanup::series, read).ok_or_else(unknown)?;
             }
             section::IDS => restore_ids(shared, decode(bytes).ok_or_else(unknown)?),
             section::KEYS => {
@@ -290,11 +290,11 @@ fn project(shared: &Shared, epoch: Epoch, definitions: Vec<Definition>) {
     }
 }
 
-/// Loads a section of series, each written as a `T`. `again`: every window in memory must reach the store.
+/// Loads a section of series, each written as a `T`.
 fn restore_series<T: DeserializeOwned>(
     shared: &Shared,
     mut bytes: &[u8],
-    again: bool,
+    stored: &StoredProgress,
     series: impl Fn(&T) -> SeriesId,
     read: impl Fn(T, &SeriesSpec) -> SeriesState,
 ) -> Option<()> {
@@ -305,8 +305,8 @@ fn restore_series<T: DeserializeOwned>(
         bytes = rest;
         let Some(handle) = registry.by_id(series(&written)) else { continue };
         let mut state = read(written, &handle.record.spec);
-        if again && state.shape.stored {
-            let batch = state.shape.batch;
+        let batch = state.shape.batch;
+        if state.shape.stored && stored.lacks_windows(batch) {
             let resident = state.windows.iter_mut().filter(|window| !window.left);
             resident.for_each(|window| window.dirty.insert(batch));
         }

@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataflows::types::{Definition, Epoch};
+use dataflows::types::{Definition, Epoch, Span};
 
 use super::{Note, Noted, SinkHealth, parts};
 use crate::clock::Clock;
 use crate::engine::{Emission, Sink, Stored};
-use crate::store::{Part, PartRows, Progress, Store, StoreError};
+use crate::store::{ALL_SERIES, Part, PartRows, Progress, Store, StoreError};
 
 /// How much longer than `Options::stop_timeout` a stop waits for a store that neither answers nor fails.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Options {
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
-            stop_timeout: Duration::from_secs(4),
+            stop_timeout: Duration::from_secs(3),
             note: None,
             doubt: None,
         }
@@ -297,7 +297,10 @@ impl Worker {
 
     fn say_alive(&mut self) -> Result<(), StoreError> {
         if self.stop_within.is_none() && self.clock.monotonic() >= self.heartbeat_due {
+            // Behind an error it is asked again how far the store has come.
+            let known = self.progress.take();
             self.store.heartbeat()?;
+            self.progress = known;
             self.wrote();
         }
         Ok(())
@@ -346,13 +349,7 @@ impl Worker {
             return Ok(progress);
         }
         if let (Some((emission, _)), true) = (&cut, !self.is_begun) {
-            if let Some(note) = &self.options.note {
-                let noted = Noted::new(&progress, Some((emission.class, emission.upper)));
-                let failed = |error| {
-                    StoreError::Unavailable(format!("the batch cannot be noted beside the journal: {error}"))
-                };
-                note.write(&noted).map_err(failed)?;
-            }
+            note(&self.options, &progress, Some((emission.class, emission.upper)))?;
             self.is_begun = true;
         }
         let rows = cut.as_ref().map(|(emission, cut)| PartRows {
@@ -367,8 +364,14 @@ impl Worker {
         self.store.commit(&Part { journal_id: &self.options.journal_id, definitions, rows })?;
         self.health.committed(cut.as_ref().map_or(0, |(_, cut)| cut.rows.len()));
         progress.definitions = definitions.last().map_or(progress.definitions, |(epoch, _)| *epoch);
+        let mut is_whole = !self.is_begun;
         if let Some((emission, cut)) = cut {
             progress.classes.insert(emission.class, (emission.upper, cut.through));
+            is_whole = cut.through == ALL_SERIES;
+        }
+        if is_whole {
+            // Before anybody relies on it: a store that has less later has lost it.
+            note(&self.options, &progress, None)?;
         }
         Ok(progress)
     }
@@ -412,6 +415,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// Notes how far the store has come and what is begun, if it is noted at all.
+fn note(options: &Options, progress: &Progress, begun: Option<(Span, Epoch)>) -> Result<(), StoreError> {
+    let Some(note) = &options.note else { return Ok(()) };
+    note.write(&Noted::new(progress, begun)).map_err(|error| {
+        StoreError::Unavailable(format!("the batch cannot be noted beside the journal: {error}"))
+    })
 }
 
 /// How many definitions go into the next transaction: at most `max`, cut between epochs; an epoch that is larger goes

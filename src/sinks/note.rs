@@ -1,4 +1,5 @@
-//! What is noted beside the journal before an emission is written: how far the store had come, and which emission is begun.
+//! What is noted beside the journal before an emission is written, and behind it: how far the store had come, and which
+//! emission is begun.
 //!
 //! A store that cannot be reached at the next start cannot be asked for its progress; the note then says what it may be:
 //! what it was, or that plus the emission that was begun, in whole or in part. Without it differences that the store has

@@ -6,15 +6,15 @@
 //! | time | `2026-11-24T06:00:00.000000Z` | RFC 3339, UTC, always 27 characters: order of text is order of time |
 //!
 //! Sums go beyond what a single amount may be, which is why reading one back is not `Amount::from_str`. Times outside the
-//! years 0000 to 9999 have no such text and are clamped; RFC 3339 cannot express them and admission lets none in.
+//! years 0001 to 9999 are clamped: RFC 3339 cannot express later ones, PostgreSQL has no year 0, and admission lets none in.
 
 use std::fmt::Write;
 
 use dataflows::types::{Amount, Micros};
 use jiff::Timestamp;
 
-/// First microsecond of year 0, proleptic.
-pub(super) const FIRST_MICROS: i64 = -62_167_219_200_000_000;
+/// First microsecond of year 1, proleptic.
+pub(super) const FIRST_MICROS: i64 = -62_135_596_800_000_000;
 /// Last microsecond of year 9999 that `Timestamp` can hold in every zone.
 pub(super) const LAST_MICROS: i64 = 253_402_207_199_999_999;
 
@@ -29,7 +29,7 @@ pub(super) fn put_amount(into: &mut String, amount: Amount) {
 pub(super) fn put_time(into: &mut String, at: Micros) {
     into.clear();
     let timestamp = Timestamp::from_microsecond(at.0.clamp(FIRST_MICROS, LAST_MICROS))
-        .expect("the years 0000 to 9999 are within Timestamp");
+        .expect("the years 0001 to 9999 are within Timestamp");
     let _ = write!(into, "{timestamp:.6}");
 }
 
@@ -76,8 +76,8 @@ mod tests {
             (0, "1970-01-01T00:00:00.000000Z"),
             (-1, "1969-12-31T23:59:59.999999Z"),
             (1_795_500_000_000_001, "2026-11-24T06:00:00.000001Z"),
-            (FIRST_MICROS, "0000-01-01T00:00:00.000000Z"),
-            (i64::MIN, "0000-01-01T00:00:00.000000Z"),
+            (FIRST_MICROS, "0001-01-01T00:00:00.000000Z"),
+            (i64::MIN, "0001-01-01T00:00:00.000000Z"),
         ] {
             assert_eq!(time(Micros(micros)), text);
         }

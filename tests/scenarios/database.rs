@@ -185,6 +185,46 @@ fn an_older_data_directory_brings_current_values_to_a_new_database() {
 }
 
 #[test]
+fn an_older_data_directory_meets_a_new_database_that_is_down() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Launch::dev(folder.path().join("data")).start();
+    let client = Client::new(&server.base());
+    client.post("/api/v1/metrics", r#"{"metric_name": "calls"}"#).body();
+    client.put("/api/v1/metrics/calls", r#"{"value": 5}"#).body();
+    server.stop();
+    cluster.stop_immediately();
+    let server = on(&folder, "data", &cluster.url()).start();
+    assert!(readiness(&server).contains("degraded"), "{}", readiness(&server));
+    cluster.start_again().expect("it starts");
+    let value = "SELECT current_value::text FROM tracktags.usage_current";
+    let is_there = || match cluster.connect().query_opt(value, &[]).map_err(|error| error.to_string())? {
+        Some(row) if row.get::<_, &str>(0) == "5.0" => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    assert_eq!(until(Duration::from_secs(60), is_there), Ok(()), "a value that has no further update");
+}
+
+#[test]
+fn an_older_copy_of_a_data_directory_is_refused() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let launch = on(&folder, "data", &cluster.url());
+    launch.start().stop();
+    let (data, older) = (folder.path().join("data"), folder.path().join("older"));
+    let copied = std::process::Command::new("cp").arg("-r").args([&data, &older]).status();
+    assert!(copied.expect("cp").success());
+    let server = launch.start();
+    let client = Client::new(&server.base());
+    for number in 0..20 {
+        client.post("/api/v1/metrics", &format!(r#"{{"metric_name": "calls-{number}"}}"#)).body();
+    }
+    server.stop();
+    let older = on(&folder, "older", &cluster.url());
+    says_in_one_sentence(&fails(&older).errors, &["the journal ends at epoch", "--data-dir"]);
+}
+
+#[test]
 fn an_empty_data_directory_waits_for_its_database() {
     let cluster = Cluster::start();
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -257,7 +257,7 @@ fn live(database: &Database, handed: &[Handed], script: Vec<Fault>, part_rows_ma
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_fails_the_tables_equal_the_model(

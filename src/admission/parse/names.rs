@@ -148,13 +148,18 @@ fn unquote(inner: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// A moment in RFC 3339.
+/// The beginning of year 1: databases have no year 0.
+const FIRST_MICROS: i64 = -62_135_596_800_000_000;
+
+/// A moment in RFC 3339, from year 1 on.
 pub fn moment(field: &str, text: &str) -> Result<Micros, Fault> {
     let parsed =
         if looks_like_rfc3339(text.as_bytes()) { text.parse::<jiff::Timestamp>().ok() } else { None };
     // Floor, also before 1970: the microsecond that contains the moment.
-    parsed.map(|moment| Micros(moment.as_nanosecond().div_euclid(1_000) as i64)).ok_or_else(|| {
-        let detail = format!("{field} must be a time in RFC 3339, such as 2026-01-31T12:00:00Z");
+    let micros = parsed.map(|moment| moment.as_nanosecond().div_euclid(1_000) as i64);
+    micros.filter(|micros| *micros >= FIRST_MICROS).map(Micros).ok_or_else(|| {
+        let detail =
+            format!("{field} must be a time in RFC 3339 from year 1 on, such as 2026-01-31T12:00:00Z");
         Fault::malformed(field, "invalid_time", detail)
     })
 }
@@ -227,6 +232,8 @@ mod tests {
             "2026-01-31T12:00:00Z[UTC]",
             "2026-01-31T12:00:00.Z",
             "2026-01-31T12:00:00+0100",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+00:01",
             "+002026-01-31T12:00:00Z",
             "２０26-01-31T12:00:00Z",
         ] {

@@ -1,6 +1,7 @@
 //! Everything that a start on an empty journal needs, read in a few statements: definitions, newest live periods, last rows.
 //!
-//! Read by the writer behind its claim: nobody else changes the tables meanwhile, but for a user by hand.
+//! Read by the writer behind its claim, in a transaction whose times are UTC: nobody else changes the tables meanwhile, but
+//! for a user by hand.
 
 use dataflows::types::{LiveState, Micros, Row, RowKind, SeriesId, Span};
 use serde::de::DeserializeOwned;
@@ -16,11 +17,6 @@ use crate::store::{Content, StoreError};
 
 /// Windows that a start keeps in memory, counted back from now.
 const WINDOWS_KEPT: i64 = 8;
-/// How far ahead of its arrival an event may be.
-const AHEAD_MAX_SECS: i64 = 300;
-/// A week and a month have no length in seconds that matters here: their windows are few.
-const PARTS_OF_CUTS: i64 = 4;
-
 const SERIES: &str = "
     SELECT json_build_object('series_id', series_id, 'business_id', business_id, 'scope', scope, 'customer_id', customer_id,
         'metric_name', metric_name, 'created_at', created_at, 'metric_type', metric_type, 'operation', operation,
@@ -32,18 +28,21 @@ const SERIES: &str = "
         custom::text
     FROM {schema}.series ORDER BY series_id";
 
+// What is kept out of the store may have been in it before.
 const STATES: &str = "
     SELECT series_id, period_start, value, sum, count, min, max
-    FROM {schema}.series_state JOIN {schema}.series USING (series_id) ORDER BY series_id";
+    FROM {schema}.series_state JOIN {schema}.series USING (series_id) WHERE stored ORDER BY series_id";
 
+/// All rows from a moment on, and the newest in any case.
 const LAST_ROWS: &str = "
     SELECT series.series_id, window_start, window_end, value, sum, count, min, max
     FROM {schema}.series
     JOIN LATERAL (
-        SELECT * FROM {schema}.metrics WHERE metrics.series_id = series.series_id
-        ORDER BY window_start DESC LIMIT $2
+        SELECT * FROM {schema}.metrics
+        WHERE metrics.series_id = series.series_id AND window_start >= least($2,
+            (SELECT max(window_start) FROM {schema}.metrics WHERE metrics.series_id = series.series_id))
     ) AS last ON true
-    WHERE series.flush_interval = $1 ORDER BY series.series_id, window_start";
+    WHERE stored AND flush_interval = $1 ORDER BY series.series_id, window_start";
 
 const NEXT_SERIES: &str = "
     SELECT 1 + greatest((SELECT max(series_id) FROM {schema}.series), (SELECT max(series_id) FROM {schema}.metrics), 0)";
@@ -88,26 +87,13 @@ async fn last_rows(session: &Session, target: &Target, now: Micros) -> Result<Ve
     let mut rows = Vec::new();
     for flush in Span::FLUSH {
         let window = flush.window(now);
-        let length_secs = (window.end.0 - window.start.0) / Micros::PER_SECOND;
-        let limit = WINDOWS_KEPT + AHEAD_MAX_SECS / length_secs + PARTS_OF_CUTS;
-        let horizon = Micros(window.start.0 - (WINDOWS_KEPT - 1) * (window.end.0 - window.start.0));
+        let horizon = At(Micros(window.start.0 - (WINDOWS_KEPT - 1) * (window.end.0 - window.start.0)));
         let name = flush.text();
-        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&limit, Type::INT8)];
-        let found = session.query(&target.sql(LAST_ROWS), &values).await?;
-        let mut found = found.iter().peekable();
-        while let Some(row) = found.next() {
-            let series = series(row)?;
-            let At(window_start) = column(row, 1)?;
-            let is_newest = match found.peek() {
-                Some(next) => self::series(next)? != series,
-                None => true,
-            };
-            if window_start < horizon && !is_newest {
-                continue;
-            }
-            let (At(window_end), Numeric(value)) = (column(row, 2)?, column(row, 3)?);
-            let (tally, kind) = (tally_at(row, 4)?, RowKind::Absolute);
-            rows.push(Row { series, window_start, window_end, tally, value, kind });
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::TEXT), (&horizon, Type::TIMESTAMPTZ)];
+        for row in session.query(&target.sql(LAST_ROWS), &values).await? {
+            let (At(window_start), At(window_end)) = (column(&row, 1)?, column(&row, 2)?);
+            let (series, Numeric(value), tally) = (series(&row)?, column(&row, 3)?, tally_at(&row, 4)?);
+            rows.push(Row { series, window_start, window_end, tally, value, kind: RowKind::Absolute });
         }
     }
     rows.sort_by_key(|row| (row.series, row.window_start));

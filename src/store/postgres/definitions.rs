@@ -1,20 +1,24 @@
 //! The projection of definitions, a few statements for any number of them.
 //!
-//! Puts of different kinds do not disturb each other, and of several puts of one thing the last one counts; so a stretch
-//! of puts is gathered, each kind in one statement, until something is deleted, and the other way round. Rows travel as
-//! one JSON text and become columns by the tables' own types (`json_populate_recordset`).
+//! What a stretch of definitions leaves behind is worked out first: of several puts of one thing the last one counts, and
+//! what is deleted takes the puts before it along. Then all deletions are written, and then the puts that are left, each kind
+//! in one statement for every `SLICE_ROWS` of them. Rows travel as one JSON text and become columns by the tables' own
+//! types (`json_populate_recordset`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dataflows::types::{Definition, Epoch, SeriesId};
+use dataflows::types::{ApiKey, Definition, Epoch, KeyKind, SeriesId};
 use serde::Serialize;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{Session, Target};
 use crate::store::records::{
     BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, SpecRow, StripeKeyRow, WebhookRow,
 };
 use crate::store::{StoreError, in_epochs};
+
+/// Rows in a statement: 16 KiB each at most beside a few short columns, far below what a message may hold.
+const SLICE_ROWS: usize = 10_000;
 
 const PUT_BUSINESSES: &str = "
     INSERT INTO {schema}.businesses
@@ -90,50 +94,45 @@ pub(super) async fn project(
     target: &Target,
     definitions: &[(Epoch, Definition)],
 ) -> Result<(), StoreError> {
-    let (mut puts, mut ends) = (Puts::default(), Vec::new());
+    let mut left = Left::default();
     for (epoch, index, definition) in in_epochs(definitions) {
-        if let Definition::Audited(entry) = definition {
-            puts.entries.push(EntryRow::new(epoch, index, entry));
-            continue;
-        }
-        if let Definition::SeriesDeleted { series } = definition {
-            puts.write(session, target).await?;
-            ends.push(i64::from(series.0));
-            continue;
-        }
-        end_series(session, target, &mut ends).await?;
-        if !puts.take(definition) {
-            puts.write(session, target).await?;
-            delete(session, target, definition).await?;
-        }
+        left.take(epoch, index, definition);
     }
-    end_series(session, target, &mut ends).await?;
-    puts.write(session, target).await
+    left.delete(session, target).await?;
+    left.put(session, target).await
 }
 
-/// Puts that are not written yet, by what they put.
+/// What a stretch of definitions leaves behind: what is deleted of what was there before it, and what is put after that.
 #[derive(Default)]
-struct Puts<'a> {
+struct Left<'a> {
     businesses: BTreeMap<&'a str, BusinessRow>,
-    keys: BTreeMap<[u8; 32], KeyRow>,
-    customers: BTreeMap<(&'a str, &'a str), CustomerRow>,
-    details: BTreeMap<(&'a str, &'a str), DetailsRow>,
+    keys: BTreeMap<[u8; 32], (&'a ApiKey, KeyRow)>,
+    customers: BTreeMap<Pair<'a>, CustomerRow>,
+    details: BTreeMap<Pair<'a>, DetailsRow>,
     series: BTreeMap<SeriesId, (NamedSpecRow, &'a str)>,
     specs: BTreeMap<SeriesId, (SpecRow, &'a str)>,
-    stripe_keys: BTreeMap<(&'a str, &'a str), StripeKeyRow>,
+    stripe_keys: BTreeMap<Pair<'a>, StripeKeyRow>,
     webhooks: BTreeMap<&'a str, WebhookRow>,
     entries: Vec<EntryRow>,
+    gone_businesses: BTreeSet<&'a str>,
+    gone_customers: BTreeSet<Pair<'a>>,
+    gone_series: BTreeSet<SeriesId>,
+    gone_keys: BTreeSet<[u8; 32]>,
+    gone_key_names: BTreeSet<Pair<'a>>,
+    gone_stripe_keys: BTreeSet<Pair<'a>>,
 }
 
-impl<'a> Puts<'a> {
-    /// Whether it was one, or nothing that the tables show.
-    fn take(&mut self, definition: &'a Definition) -> bool {
+/// A business, and something of it.
+type Pair<'a> = (&'a str, &'a str);
+
+impl<'a> Left<'a> {
+    fn take(&mut self, epoch: Epoch, index: u32, definition: &'a Definition) {
         match definition {
             Definition::BusinessPut(business) => {
                 self.businesses.insert(&business.business_id, business.into());
             }
             Definition::KeyPut(key) => {
-                self.keys.insert(key.hash, key.into());
+                self.keys.insert(key.hash, (key, key.into()));
             }
             Definition::CustomerPut(customer) => {
                 self.customers.insert((&customer.business_id, &customer.customer_id), customer.into());
@@ -157,38 +156,111 @@ impl<'a> Puts<'a> {
             Definition::WebhookPut(webhook) => {
                 self.webhooks.insert(&webhook.business_id, webhook.into());
             }
+            Definition::Audited(entry) => self.entries.push(EntryRow::new(epoch, index, entry)),
+            Definition::SeriesDeleted { series } => {
+                self.series.remove(series);
+                self.specs.remove(series);
+                self.gone_series.insert(*series);
+            }
+            Definition::KeyEnded { hash } => {
+                self.keys.remove(hash);
+                self.gone_keys.insert(*hash);
+            }
+            Definition::KeyDeleted { business_id, key_name } => {
+                self.keys.retain(|_, (key, _)| key.business_id != *business_id || key.key_name != *key_name);
+                self.gone_key_names.insert((business_id, key_name));
+            }
+            Definition::StripeKeyEnded { business_id, key_name } => {
+                self.stripe_keys.remove(&(business_id.as_str(), key_name.as_str()));
+                self.gone_stripe_keys.insert((business_id, key_name));
+            }
+            Definition::CustomerDeleted { business_id, customer_id } => {
+                self.end_customer((business_id, customer_id))
+            }
+            Definition::BusinessDeleted { business_id } => self.end_business(business_id),
             // A cut shows in the next batch's `series_state`; which bodies were recorded is the journal's knowledge.
-            Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => {}
-            Definition::KeyDeleted { .. }
-            | Definition::KeyEnded { .. }
-            | Definition::StripeKeyEnded { .. }
-            | Definition::SeriesDeleted { .. }
-            | Definition::CustomerDeleted { .. }
-            | Definition::BusinessDeleted { .. } => return false,
+            Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => {}
         }
-        true
     }
 
-    async fn write(&mut self, session: &Session, target: &Target) -> Result<(), StoreError> {
-        let Puts { businesses, keys, customers, details, series, specs, stripe_keys, webhooks, entries } =
-            std::mem::take(self);
-        put(session, target, PUT_BUSINESSES, businesses.into_values()).await?;
-        put(session, target, PUT_KEYS, keys.into_values()).await?;
-        put(session, target, PUT_CUSTOMERS, customers.into_values()).await?;
-        put(session, target, DESCRIBE_CUSTOMERS, details.into_values()).await?;
-        put(session, target, PUT_STRIPE_KEYS, stripe_keys.into_values()).await?;
-        put(session, target, PUT_WEBHOOKS, webhooks.into_values()).await?;
-        put(session, target, PUT_ENTRIES, entries.into_iter()).await?;
+    fn end_customer(&mut self, customer: Pair<'a>) {
+        self.customers.remove(&customer);
+        self.details.remove(&customer);
+        self.keys.retain(|_, (key, _)| {
+            let of_it = KeyKind::Customer { customer_id: customer.1.to_owned() };
+            key.business_id != customer.0 || key.kind != of_it
+        });
+        self.gone_customers.insert(customer);
+    }
+
+    fn end_business(&mut self, business_id: &'a str) {
+        self.businesses.remove(business_id);
+        self.webhooks.remove(business_id);
+        self.customers.retain(|(of, _), _| *of != business_id);
+        self.details.retain(|(of, _), _| *of != business_id);
+        self.stripe_keys.retain(|(of, _), _| *of != business_id);
+        self.keys.retain(|_, (key, _)| key.business_id != business_id);
+        self.gone_businesses.insert(business_id);
+    }
+
+    async fn delete(&self, session: &Session, target: &Target) -> Result<(), StoreError> {
+        let series: Vec<i64> = self.gone_series.iter().map(|series| series.0.into()).collect();
+        for table in ["series_state", "series"] {
+            if !series.is_empty() {
+                let sql = format!("DELETE FROM {{schema}}.{table} WHERE series_id = ANY($1)");
+                session.run(&target.sql(&sql), &[(&series, Type::INT8_ARRAY)]).await?;
+            }
+        }
+        let hashes: Vec<String> =
+            self.gone_keys.iter().map(|hash| blake3::Hash::from_bytes(*hash).to_hex().to_string()).collect();
+        if !hashes.is_empty() {
+            let sql = "DELETE FROM {schema}.api_keys WHERE key_hash = ANY($1)";
+            session.run(&target.sql(sql), &[(&hashes, Type::TEXT_ARRAY)]).await?;
+        }
+        for (gone, column, tables) in [
+            (&self.gone_key_names, "key_name", &["api_keys"][..]),
+            (&self.gone_stripe_keys, "key_name", &["stripe_keys"]),
+            (&self.gone_customers, "customer_id", &["api_keys", "customers"]),
+        ] {
+            let (businesses, names): (Vec<&str>, Vec<&str>) = gone.iter().copied().unzip();
+            for table in tables.iter().filter(|_| !gone.is_empty()) {
+                let sql = format!(
+                    "DELETE FROM {{schema}}.{table} AS kept USING unnest($1, $2) AS gone (business_id, name)
+                     WHERE kept.business_id = gone.business_id AND kept.{column} = gone.name"
+                );
+                let values: [(&(dyn ToSql + Sync), Type); 2] =
+                    [(&businesses, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+                session.run(&target.sql(&sql), &values).await?;
+            }
+        }
+        let businesses: Vec<&str> = self.gone_businesses.iter().copied().collect();
+        for table in ["api_keys", "stripe_keys", "webhooks", "customers", "businesses"] {
+            if !businesses.is_empty() {
+                let sql = format!("DELETE FROM {{schema}}.{table} WHERE business_id = ANY($1)");
+                session.run(&target.sql(&sql), &[(&businesses, Type::TEXT_ARRAY)]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(self, session: &Session, target: &Target) -> Result<(), StoreError> {
+        put(session, target, PUT_BUSINESSES, self.businesses.into_values()).await?;
+        put(session, target, PUT_KEYS, self.keys.into_values().map(|(_, row)| row)).await?;
+        put(session, target, PUT_CUSTOMERS, self.customers.into_values()).await?;
+        put(session, target, DESCRIBE_CUSTOMERS, self.details.into_values()).await?;
+        put(session, target, PUT_STRIPE_KEYS, self.stripe_keys.into_values()).await?;
+        put(session, target, PUT_WEBHOOKS, self.webhooks.into_values()).await?;
+        put(session, target, PUT_ENTRIES, self.entries.into_iter()).await?;
         let again = DESCRIPTION.replace("new.", "excluded.");
         let create = format!(
             "{PUT_SERIES} {NEW_SERIES} ON CONFLICT (series_id) DO UPDATE SET {again}, custom = excluded.custom"
         );
-        put_beside(session, target, &create, series.into_values()).await?;
+        put_beside(session, target, &create, self.series.into_values()).await?;
         let describe = format!(
             "UPDATE {{schema}}.series AS known SET {DESCRIPTION}, custom = kept::json {NEW_SERIES}
              WHERE known.series_id = new.series_id"
         );
-        put_beside(session, target, &describe, specs.into_values()).await
+        put_beside(session, target, &describe, self.specs.into_values()).await
     }
 }
 
@@ -199,10 +271,10 @@ async fn put<T: Serialize>(
     rows: impl Iterator<Item = T>,
 ) -> Result<(), StoreError> {
     let rows: Vec<T> = rows.collect();
-    if rows.is_empty() {
-        return Ok(());
+    for slice in rows.chunks(SLICE_ROWS) {
+        session.run(&target.sql(sql), &[(&json(slice), Type::TEXT)]).await?;
     }
-    session.run(&target.sql(sql), &[(&json(&rows), Type::TEXT)]).await.map(drop)
+    Ok(())
 }
 
 /// As `put`, each row with a text that goes beside it.
@@ -213,69 +285,14 @@ async fn put_beside<'a, T: Serialize>(
     rows: impl Iterator<Item = (T, &'a str)>,
 ) -> Result<(), StoreError> {
     let (rows, beside): (Vec<T>, Vec<&str>) = rows.unzip();
-    if rows.is_empty() {
-        return Ok(());
+    for (slice, beside) in rows.chunks(SLICE_ROWS).zip(beside.chunks(SLICE_ROWS)) {
+        let values: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&json(slice), Type::TEXT), (&beside, Type::TEXT_ARRAY)];
+        session.run(&target.sql(sql), &values).await?;
     }
-    session.run(&target.sql(sql), &[(&json(&rows), Type::TEXT), (&beside, Type::TEXT_ARRAY)]).await.map(drop)
+    Ok(())
 }
 
 fn json<T: Serialize>(rows: &[T]) -> String {
     serde_json::to_string(rows).expect("rows of texts, numbers and lists always have a JSON text")
-}
-
-async fn end_series(session: &Session, target: &Target, ends: &mut Vec<i64>) -> Result<(), StoreError> {
-    if ends.is_empty() {
-        return Ok(());
-    }
-    for table in ["series_state", "series"] {
-        let sql = format!("DELETE FROM {{schema}}.{table} WHERE series_id = ANY($1)");
-        session.run(&target.sql(&sql), &[(ends, Type::INT8_ARRAY)]).await?;
-    }
-    ends.clear();
-    Ok(())
-}
-
-/// What is not a put, nor the end of a series.
-async fn delete(session: &Session, target: &Target, definition: &Definition) -> Result<(), StoreError> {
-    const KEY: &str = "DELETE FROM {schema}.api_keys WHERE ";
-    let of_customer = "business_id = $1 AND customer_id = $2";
-    match definition {
-        Definition::KeyDeleted { business_id, key_name } => {
-            let sql = target.sql(&format!("{KEY} business_id = $1 AND key_name = $2"));
-            session.run(&sql, &[(business_id, Type::TEXT), (key_name, Type::TEXT)]).await?;
-        }
-        Definition::KeyEnded { hash } => {
-            let hash = blake3::Hash::from_bytes(*hash).to_hex().to_string();
-            session.run(&target.sql(&format!("{KEY} key_hash = $1")), &[(&hash, Type::TEXT)]).await?;
-        }
-        Definition::StripeKeyEnded { business_id, key_name } => {
-            let sql = "DELETE FROM {schema}.stripe_keys WHERE business_id = $1 AND key_name = $2";
-            session.run(&target.sql(sql), &[(business_id, Type::TEXT), (key_name, Type::TEXT)]).await?;
-        }
-        Definition::CustomerDeleted { business_id, customer_id } => {
-            for table in ["api_keys", "customers"] {
-                let sql = target.sql(&format!("DELETE FROM {{schema}}.{table} WHERE {of_customer}"));
-                session.run(&sql, &[(business_id, Type::TEXT), (customer_id, Type::TEXT)]).await?;
-            }
-        }
-        Definition::BusinessDeleted { business_id } => {
-            for table in ["api_keys", "stripe_keys", "webhooks", "customers", "businesses"] {
-                let sql = target.sql(&format!("DELETE FROM {{schema}}.{table} WHERE business_id = $1"));
-                session.run(&sql, &[(business_id, Type::TEXT)]).await?;
-            }
-        }
-        Definition::BusinessPut(_)
-        | Definition::KeyPut(_)
-        | Definition::CustomerPut(_)
-        | Definition::CustomerDescribed { .. }
-        | Definition::SeriesCreated(_)
-        | Definition::SeriesChanged { .. }
-        | Definition::SeriesDeleted { .. }
-        | Definition::SeriesCut { .. }
-        | Definition::PostRecorded { .. }
-        | Definition::StripeKeyPut(_)
-        | Definition::WebhookPut(_)
-        | Definition::Audited(_) => {}
-    }
-    Ok(())
 }

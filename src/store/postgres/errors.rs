@@ -49,6 +49,8 @@ pub(super) fn refused(error: &Error) -> StoreError {
             "the database does not let this user in ({said}): mend user and password in --database-url"
         )),
         // Connection, resources, operator, locks and conflicts: these pass.
+        // Our own time-out of an idle transaction, and errors inside the server.
+        "25P03" | "XX000" => StoreError::Unavailable(said),
         code if ["08", "53", "57", "58", "40", "55"].contains(&&code[..2]) => StoreError::Unavailable(said),
         _ => unfit(&said),
     }

@@ -1,4 +1,5 @@
-//! Reading history: a few pooled connections, each page one statement, so that rows and progress are of one moment.
+//! Reading history: a few pooled connections, each page one statement in a short transaction, so that rows and progress are
+//! of one moment.
 //!
 //! Pages are stretches of the primary key, read backwards: the cost is the rows shown, not the rows kept.
 
@@ -24,6 +25,10 @@ use crate::store::{AuditQuery, AuditRow, History, HistoryPage, HistoryQuery, His
 const READERS_MAX: usize = 4;
 /// How long a reader waits for a connection, and for its page.
 const READER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What holds for a page: less time than we wait, and texts that do not depend on how the database is set up.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '4s'; SET LOCAL lock_timeout = '2s'; \
+                     SET LOCAL timezone = 'UTC'";
 
 /// The reading side of a schema.
 pub struct PostgresHistory {
@@ -58,10 +63,17 @@ impl PostgresHistory {
                 deadpool_postgres::PoolError::Backend(error) => refused(&error),
                 error => StoreError::Unavailable(error.to_string()),
             })?;
-            let rows = within(client.query_typed(sql, values)).await;
-            match rows {
-                Ok(Ok(rows)) => Ok(rows),
-                Ok(Err(error)) => Err(refused(&error)),
+            // Sent at once, one behind the other: the server ends what takes too long, whoever waits for it.
+            let reading = async {
+                tokio::join!(
+                    client.batch_execute(BEGIN),
+                    client.query_typed(sql, values),
+                    client.batch_execute("COMMIT")
+                )
+            };
+            match within(reading).await {
+                Ok((Ok(()), Ok(rows), Ok(()))) => Ok(rows),
+                Ok((Err(error), ..) | (_, Err(error), _) | (.., Err(error))) => Err(refused(&error)),
                 Err(late) => {
                     // The answer is still on its way: nobody else may get it.
                     drop(deadpool_postgres::Object::take(client));

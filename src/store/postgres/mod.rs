@@ -9,7 +9,7 @@
 //!    where the fence is its own, which also holds off a transaction of ours that was given up and is still under way.
 //!    Whoever finds another fence writes no more, for good.
 //! 2. What a part brings is decided by the progress read behind that update: a commit whose answer was lost is found done.
-//! 3. Every wait ends: the server's at its statement, lock and idle time-outs, ours at `TRANSACTION_TIMEOUT`.
+//! 3. Every wait ends: the server's at the time-outs that each transaction sets, ours a little later.
 //!
 //! What is not done: asking whether a commit of unknown outcome happened; reading progress does.
 
@@ -34,10 +34,16 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use self::errors::{refused, unsettled};
-use super::{ALL_SERIES, Content, DEFINITIONS, Part, Progress, Store, StoreError, migrations};
+use super::{ALL_SERIES, Content, DEFINITIONS, Due, Part, Progress, Store, StoreError, migrations};
 
 /// How long one transaction may take before its connection is given up.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a definition more may take, since an epoch of them is never divided.
+const DEFINITION_TIMEOUT: Duration = Duration::from_millis(1);
+/// How long it may take to continue what another journal has written.
+const CONTENT_TIMEOUT: Duration = Duration::from_secs(600);
+/// Rows of cleaned series that one transaction deletes at most; what is left takes more of them.
+const CLEAN_ROWS_MAX: i64 = 100_000;
 /// What holds inside a transaction: no statement, lock or pause of ours may hold others up for long, and a commit is on
 /// the disk when it returns.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '50s'; SET LOCAL lock_timeout = '10s'; \
@@ -46,6 +52,8 @@ const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '50s'; SET LOCAL lock_
 const AGE_ENTRIES: &str = "
     UPDATE {schema}.audit_log SET epoch = epoch - shift
     FROM (SELECT max(epoch) - least(min(epoch), 0) + 1 AS shift FROM {schema}.audit_log) AS all_entries";
+/// For what is done once and may take its time.
+const UNHURRIED: &str = "SET LOCAL statement_timeout = '10min'";
 /// A writer whose heartbeat is older than this has stopped.
 const HEARTBEAT_TIMEOUT_SECS: f64 = 60.0;
 
@@ -68,6 +76,8 @@ pub struct PostgresStore {
     fence: Option<i64>,
     /// Why nothing is written any more.
     lost: Option<StoreError>,
+    /// How long the next transaction may take.
+    patience: Duration,
     runtime: Runtime,
     session: Option<Session>,
 }
@@ -83,7 +93,15 @@ impl PostgresStore {
     /// Does not connect yet. An error is the operating system's.
     pub fn new(target: Target, claim: Claim) -> std::io::Result<PostgresStore> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(PostgresStore { target, claim, fence: None, lost: None, runtime, session: None })
+        Ok(PostgresStore {
+            target,
+            claim,
+            fence: None,
+            lost: None,
+            patience: TRANSACTION_TIMEOUT,
+            runtime,
+            session: None,
+        })
     }
 
     /// Brings the schema up to date and writes nothing else; its version.
@@ -96,9 +114,21 @@ impl PostgresStore {
         })
     }
 
+    /// Progress, if the database gives it within `limit`.
+    pub fn progress_within(&mut self, limit: Duration) -> Result<Progress, StoreError> {
+        self.patience = limit;
+        self.progress()
+    }
+
     /// What a start on an empty journal needs. Claims the schema.
     pub fn content(&mut self, now: Micros) -> Result<Content, StoreError> {
-        self.with(async |target, session, _| content::read(session, target, now).await)
+        self.patience = CONTENT_TIMEOUT;
+        self.with(async |target, session, _| {
+            session.begin_reading().await?;
+            let content = content::read(session, target, now).await?;
+            session.commit().await?;
+            Ok(content)
+        })
     }
 
     /// Runs `work` on a connection that holds the claim; the connection is closed if it fails or takes too long.
@@ -109,6 +139,7 @@ impl PostgresStore {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
+        let patience = std::mem::replace(&mut self.patience, TRANSACTION_TIMEOUT);
         let PostgresStore { target, claim, fence, runtime, session, .. } = self;
         let transaction = async {
             if session.is_none() {
@@ -123,10 +154,9 @@ impl PostgresStore {
             let fence = Fence { number: fence.unwrap_or_default(), claim };
             work(target, session, fence).await
         };
-        let outcome =
-            runtime.block_on(async { tokio::time::timeout(TRANSACTION_TIMEOUT, transaction).await });
+        let outcome = runtime.block_on(async { tokio::time::timeout(patience, transaction).await });
         let outcome = outcome.unwrap_or_else(|_| {
-            let silent = format!("no answer within {} s", TRANSACTION_TIMEOUT.as_secs());
+            let silent = format!("no answer within {} s", patience.as_secs());
             let committing = self.session.as_ref().is_some_and(|session| session.committing);
             Err(if committing { StoreError::Ambiguous(silent) } else { StoreError::Unavailable(silent) })
         });
@@ -174,6 +204,23 @@ impl Store for PostgresStore {
     }
 
     fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError> {
+        // What is cleaned must be gone before the part's own rows are there; when it goes does not matter.
+        while part.rows.as_ref().is_some_and(|rows| !rows.cleaned.is_empty()) {
+            let cleaned = self.with(async |target, session, fence| {
+                session.begin(target, fence).await?;
+                let due = session.due(target, part).await?;
+                let cleaned = match due.rows {
+                    Some((rows, after)) => rows::clean(session, target, rows, after, CLEAN_ROWS_MAX).await?,
+                    None => 0,
+                };
+                session.commit().await?;
+                Ok(cleaned)
+            })?;
+            if cleaned < CLEAN_ROWS_MAX {
+                break;
+            }
+        }
+        self.patience = TRANSACTION_TIMEOUT + DEFINITION_TIMEOUT * part.definitions.len() as u32;
         self.with(async |target, session, fence| {
             session.begin(target, fence).await?;
             session.apply(target, part).await?;
@@ -196,6 +243,12 @@ impl Session {
 
     async fn run(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Result<u64, StoreError> {
         self.client.execute_typed(sql, values).await.map_err(|error| refused(&error))
+    }
+
+    /// Begins a transaction whose texts do not depend on how the database is set up.
+    async fn begin_reading(&self) -> Result<(), StoreError> {
+        let begin = "BEGIN READ ONLY; SET LOCAL timezone = 'UTC'";
+        self.client.batch_execute(begin).await.map_err(|error| refused(&error))
     }
 
     async fn begin_unfenced(&self) -> Result<(), StoreError> {
@@ -245,8 +298,12 @@ impl Session {
         let (owner, age_secs): (&str, f64) = (column(row, 0)?, column(row, 1)?);
         if owner != claim.journal_id {
             require_adoptable(target, claim, owner, age_secs)?;
-            // Epochs of the other journal mean nothing here.
+            // Epochs of the other journal mean nothing here: what is there lies before the first of this one.
+            self.client.batch_execute(UNHURRIED).await.map_err(|error| refused(&error))?;
             self.run(&target.sql("DELETE FROM {schema}.sink_progress"), &[]).await?;
+            for class in Span::FLUSH {
+                self.put_progress(target, class.text(), 0, ALL_SERIES).await?;
+            }
             self.run(&target.sql(AGE_ENTRIES), &[]).await?;
             tracing::info!(journal = owner, "the database is continued by this journal");
         }
@@ -260,28 +317,32 @@ impl Session {
         Ok(fence)
     }
 
-    /// Brings what is not in yet, inside a transaction.
-    async fn apply(&self, target: &Target, part: &Part<'_>) -> Result<(), StoreError> {
+    /// What of a part is not in yet, inside a transaction.
+    async fn due<'a>(&self, target: &Target, part: &'a Part<'a>) -> Result<Due<'a>, StoreError> {
         let class = part.rows.as_ref().map_or(DEFINITIONS, |rows| rows.class.text());
         let select = target.sql(
             "SELECT class, upper, through_series FROM {schema}.sink_progress WHERE class IN ('definitions', $1)",
         );
-        let known = self.query(&select, &[(&class, Type::TEXT)]).await?;
         let (mut done, mut definitions_done) = (None, 0);
-        for row in &known {
+        for row in &self.query(&select, &[(&class, Type::TEXT)]).await? {
             match column::<&str>(row, 0)? {
                 DEFINITIONS => definitions_done = reached(row)?.0,
                 _ => done = Some(reached(row)?),
             }
         }
-        let due = part.due(definitions_done, done);
+        Ok(part.due(definitions_done, done))
+    }
+
+    /// Brings what is not in yet, inside a transaction.
+    async fn apply(&self, target: &Target, part: &Part<'_>) -> Result<(), StoreError> {
+        let due = self.due(target, part).await?;
         definitions::project(self, target, due.definitions).await?;
         if let Some((epoch, _)) = due.definitions.last() {
             self.put_progress(target, DEFINITIONS, *epoch, ALL_SERIES).await?;
         }
         if let Some((rows, after)) = due.rows {
             rows::write(self, target, rows, after).await?;
-            self.put_progress(target, class, rows.upper, rows.through).await?;
+            self.put_progress(target, rows.class.text(), rows.upper, rows.through).await?;
         }
         Ok(())
     }

@@ -41,22 +41,41 @@ const PUT_STATES: &str = "
         min = excluded.min, max = excluded.max, updated_at = excluded.updated_at";
 
 const CLEAN_ROWS: &str = "
-    DELETE FROM {schema}.metrics USING unnest($1, $2) AS cleaned (series_id, ended_by)
-    WHERE metrics.series_id = cleaned.series_id AND window_start < ended_by AND window_end <= ended_by";
+    DELETE FROM {schema}.metrics WHERE ctid IN (
+        SELECT metrics.ctid FROM unnest($1, $2) AS cleaned (series_id, ended_by)
+        JOIN {schema}.metrics USING (series_id)
+        WHERE window_start < ended_by AND window_end <= ended_by LIMIT $3)";
 
 const CLEAN_STATES: &str = "DELETE FROM {schema}.series_state WHERE series_id = ANY($1)";
 
-/// Deletes what is cleaned, and writes the rows and states, of the series behind `after` (none: of all).
+/// Deletes rows of cleaned series behind `after` (none: of all), at most so many; how many. Their states go when no rows
+/// are left.
+pub(super) async fn clean(
+    session: &Session,
+    target: &Target,
+    part: &PartRows<'_>,
+    after: Option<SeriesId>,
+    rows_max: i64,
+) -> Result<i64, StoreError> {
+    let cleaned = &part.cleaned[part.cleaned.partition_point(|(series, _)| Some(*series) <= after)..];
+    let series: Vec<i64> = cleaned.iter().map(|(series, _)| series.0.into()).collect();
+    let ended_by: Vec<At> = cleaned.iter().map(|(_, ended_by)| At(*ended_by)).collect();
+    let values: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&series, Type::INT8_ARRAY), (&ended_by, Type::TIMESTAMPTZ_ARRAY), (&rows_max, Type::INT8)];
+    let gone = session.run(&target.sql(CLEAN_ROWS), &values).await?.cast_signed();
+    if gone < rows_max {
+        session.run(&target.sql(CLEAN_STATES), &values[..1]).await?;
+    }
+    Ok(gone)
+}
+
+/// Writes the rows and states of the series behind `after` (none: of all). What is cleaned is gone.
 pub(super) async fn write(
     session: &Session,
     target: &Target,
     part: &PartRows<'_>,
     after: Option<SeriesId>,
 ) -> Result<(), StoreError> {
-    let cleaned = &part.cleaned[part.cleaned.partition_point(|(series, _)| Some(*series) <= after)..];
-    if !cleaned.is_empty() {
-        clean(session, target, cleaned).await?;
-    }
     let rows = &part.rows[part.rows.partition_point(|row| Some(row.series) <= after)..];
     if !rows.is_empty() {
         let stored = stored(session, target, rows).await?;
@@ -67,15 +86,6 @@ pub(super) async fn write(
         put_states(session, target, part.flushed_at, states).await?;
     }
     Ok(())
-}
-
-async fn clean(session: &Session, target: &Target, cleaned: &[(SeriesId, Micros)]) -> Result<(), StoreError> {
-    let series: Vec<i64> = cleaned.iter().map(|(series, _)| series.0.into()).collect();
-    let ended_by: Vec<At> = cleaned.iter().map(|(_, ended_by)| At(*ended_by)).collect();
-    let values: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&series, Type::INT8_ARRAY), (&ended_by, Type::TIMESTAMPTZ_ARRAY)];
-    session.run(&target.sql(CLEAN_ROWS), &values).await?;
-    session.run(&target.sql(CLEAN_STATES), &values[..1]).await.map(drop)
 }
 
 type StoredRows = HashMap<(SeriesId, Micros), Stored>;
