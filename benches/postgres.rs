@@ -25,17 +25,6 @@ use dataflows::types::{Micros, Row, RowKind};
 use postgres::Client;
 use tracktags::store::{Claim, PostgresStore, Target};
 
-/// Asks `question` every few milliseconds until it answers `Ok`; after `limit` the last `Err` is the answer.
-fn until<T, E>(limit: Duration, mut question: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    let start = Instant::now();
-    loop {
-        match question() {
-            Err(_) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
-            answer => return answer,
-        }
-    }
-}
-
 const UPSERT: &str = "
     INSERT INTO bare SELECT series_id, window_start, window_end, business_id, scope, customer_id, metric_name, metric_type,
         operation, value::numeric, sum::numeric, count, min::numeric, max::numeric, avg::numeric, tags::jsonb, flushed_at
@@ -97,7 +86,7 @@ fn start_from_it(url: &str) {
         let mut line = String::new();
         BufReader::new(server.stdout.as_mut().expect("piped")).read_line(&mut line).expect("it says where");
         let address = line.trim().strip_prefix("listening on ").expect("an address").to_owned();
-        let ready = until(Duration::from_secs(60), || ureq::get(format!("{address}/readyz")).call());
+        let ready = support::until(Duration::from_secs(60), || ureq::get(format!("{address}/readyz")).call());
         ready.expect("ready in a minute");
         println!("ready {:.2?} after a start from {SERIES} series", begun.elapsed());
         server.kill().and_then(|()| server.wait()).expect("ended");

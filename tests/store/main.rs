@@ -13,16 +13,3 @@ mod sink;
 mod support;
 #[path = "../support/postgres.rs"]
 mod support_postgres;
-
-use std::time::{Duration, Instant};
-
-/// Asks `question` every few milliseconds until it answers `Ok`; after `limit` the last `Err` is the answer.
-fn until<T, E>(limit: Duration, mut question: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    let start = Instant::now();
-    loop {
-        match question() {
-            Err(_) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
-            answer => return answer,
-        }
-    }
-}

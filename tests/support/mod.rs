@@ -11,7 +11,9 @@ pub mod postgres;
 pub mod server;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use postgres::until;
 
 /// The key of the demo business in tests that do not read it from the data directory.
 pub const KEY: &str = "tk_live_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
@@ -41,17 +43,6 @@ pub fn is_kept(folder: &Path, bytes: &[u8]) -> bool {
         let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         content[..end].windows(bytes.len()).any(|window| window == bytes)
     })
-}
-
-/// Asks `question` every few milliseconds until it answers `Ok`; after `limit` the last `Err` is the answer.
-pub fn until<T, E>(limit: Duration, mut question: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    let start = Instant::now();
-    loop {
-        match question() {
-            Err(_) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
-            answer => return answer,
-        }
-    }
 }
 
 /// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): one seed gives one run of choices.

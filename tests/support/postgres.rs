@@ -14,12 +14,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::postgres::types::Type;
 use ::postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::until;
+/// Asks `question` every few milliseconds until it answers `Ok`; after `limit` the last `Err` is the answer.
+pub fn until<T, E>(limit: Duration, mut question: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let start = Instant::now();
+    loop {
+        match question() {
+            Err(_) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(10)),
+            answer => return answer,
+        }
+    }
+}
 
 /// The superuser of every cluster; trusted without a password on loopback.
 pub const USER: &str = "tester";

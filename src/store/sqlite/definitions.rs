@@ -5,15 +5,14 @@
 //! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
 //! encrypted. Entries of the audit log are in `audit`, since their place in the journal is their key.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use dataflows::types::{
-    ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, Scopes, Sealed, SeriesId,
-    SeriesRecord, SeriesSpec, StripeIntegration, StripeKey, Webhook,
+    ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, SeriesId, SeriesRecord,
+    SeriesSpec, StripeIntegration, StripeKey, Webhook,
 };
 use rusqlite::{ToSql, Transaction, params};
 use serde::Serialize;
 
+use super::super::records::{base64, words};
 use super::super::text::time;
 
 /// Applies one definition.
@@ -127,10 +126,6 @@ fn put_webhook(run: Run<'_>, webhook: &Webhook) -> rusqlite::Result<()> {
     )
 }
 
-fn base64(sealed: &Sealed) -> String {
-    BASE64_STANDARD.encode(&sealed.0)
-}
-
 fn put_customer(run: Run<'_>, customer: &Customer) -> rusqlite::Result<()> {
     run(
         "INSERT INTO customers (business_id, customer_id, customer_name, created_at) VALUES (?1, ?2, ?3, ?4)
@@ -226,11 +221,6 @@ fn stripe(stripe: &StripeIntegration) -> String {
         "overage_threshold": stripe.overage_threshold.map(|amount| amount.to_string()),
         "scale": stripe.scale.map(|amount| amount.to_string()),
     }))
-}
-
-fn words(scopes: Scopes) -> String {
-    let named = [("read", scopes.read), ("ingest", scopes.ingest), ("manage", scopes.manage)];
-    named.iter().filter(|(_, given)| *given).map(|(word, _)| *word).collect::<Vec<_>>().join(" ")
 }
 
 fn json(value: &impl Serialize) -> String {
