@@ -147,7 +147,8 @@ impl Router {
                 emissions.begin_after(class, epoch, through);
             }
             match stored.doubt.and_then(|doubt| doubt.begun) {
-                Some((class, upper)) if upper == epoch && settled => {
+                // Others of the same time entry may be in already: what was begun comes again all the same.
+                Some((class, upper)) if upper == epoch => {
                     due.insert(class);
                     emissions.begin_again(class)
                 }
