@@ -10,10 +10,11 @@ use super::support::api::{Client, text};
 use super::support::server::Launch;
 use super::support::until;
 
-const OWN: &str = "/api/v1/audit-logs";
+pub const OWN: &str = "/api/v1/audit-logs";
 const ALL: &str = "/admin/v1/audit-logs";
 
-fn entries(body: &str) -> Vec<Value> {
+/// The entries of a page, newest first.
+pub fn entries(body: &str) -> Vec<Value> {
     let page: Value = serde_json::from_str(body).expect("JSON");
     let entries = page["audit_logs"].as_array().expect("a list").clone();
     assert_eq!(page["count"].as_u64(), Some(entries.len() as u64));
@@ -31,7 +32,7 @@ fn lines(body: &str) -> Vec<String> {
 }
 
 /// The log of a client once it has so many entries.
-fn log(client: &Client, wanted: usize) -> String {
+pub fn log(client: &Client, wanted: usize) -> String {
     let read = || {
         let body = client.get(OWN).body();
         if entries(&body).len() == wanted { Ok(body) } else { Err(body) }
@@ -40,7 +41,7 @@ fn log(client: &Client, wanted: usize) -> String {
 }
 
 /// Pages of `limit` entries, one behind the other.
-fn paged(path: &str, limit: usize, get: impl Fn(&str) -> String) -> Vec<Value> {
+pub fn paged(path: &str, limit: usize, get: impl Fn(&str) -> String) -> Vec<Value> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
         let body = get(&format!("{path}limit={limit}{cursor}"));

@@ -184,6 +184,39 @@ fn a_database_that_lost_commits_gets_current_values_again() {
     assert_eq!(until(Duration::from_secs(20), is_back), Ok(()), "of {all} series");
 }
 
+/// Makes every commit of progress take longer than the shortest batch interval: the database waits inside COMMIT, which it
+/// carries out even when nobody is there any more.
+const SLOW_COMMITS: &str = "
+    CREATE OR REPLACE FUNCTION tracktags.wait() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_sleep(1.4); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER INSERT OR UPDATE ON tracktags.sink_progress
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.class <> 'definitions') EXECUTE FUNCTION tracktags.wait()";
+
+#[test]
+fn down_at_the_start_behind_a_commit_that_nobody_waited_for() {
+    let mut trial = Trial::begin("slow commits", Cluster::url);
+    trial.under_load(|_| ());
+    for round in 0..rounds(3, 8) {
+        trial.cluster.connect().batch_execute(SLOW_COMMITS).expect("a trigger");
+        let (server, cluster) = (&trial.server, &trial.cluster);
+        trial.fleet.load(&server.base(), || {
+            // Batches fall behind their interval: what comes next is more than one of it.
+            sleep(Duration::from_millis(6_000 + 570 * round as u64));
+            server.kill();
+        });
+        // The commit under way comes through.
+        sleep(Duration::from_millis(1_600));
+        cluster.stop_immediately();
+        trial.server = trial.launch.start();
+        trial.fleet.load(&trial.server.base(), || sleep(Duration::from_millis(1_500)));
+        trial.fleet.demand_nothing_wrong("without a database");
+        trial.cluster.start_again().expect("it starts");
+        let normal = "DROP TRIGGER IF EXISTS slow ON tracktags.sink_progress";
+        trial.cluster.connect().batch_execute(normal).expect("as before");
+        trial.everything_is_right(&format!("round {round}, behind a commit of unknown outcome"));
+    }
+}
+
 /// A proxy that, while armed, passes COMMIT on and then swallows the answer with the connection.
 struct Swallower {
     port: u16,

@@ -20,6 +20,7 @@ mod kills;
 mod openapi;
 mod readme;
 mod secrets;
+mod secrets_database;
 mod seed;
 mod starts;
 mod stops;

@@ -15,12 +15,12 @@ use super::support::history;
 use super::support::server::{Launch, Server};
 use super::support::{SECRET_KEY, is_kept, until};
 
-const KEYS: &str = "/api/v1/businesses/biz_demo/keys";
-const LIVE: &str = "/api/v1/businesses/biz_demo/keys/stripe/live";
-const WEBHOOK: &str = "/api/v1/businesses/biz_demo/webhook";
-const HOOK: &str = r#"{"url": "https://example.com/hook"}"#;
-const STRIPE_SECRET: &str = "sk_live_canaryCANARY0123456789abcdef";
-const STRIPE_WEBHOOK: &str = "whsec_canaryCANARYzyxwvutsrq987654321";
+pub const KEYS: &str = "/api/v1/businesses/biz_demo/keys";
+pub const LIVE: &str = "/api/v1/businesses/biz_demo/keys/stripe/live";
+pub const WEBHOOK: &str = "/api/v1/businesses/biz_demo/webhook";
+pub const HOOK: &str = r#"{"url": "https://example.com/hook"}"#;
+pub const STRIPE_SECRET: &str = "sk_live_canaryCANARY0123456789abcdef";
+pub const STRIPE_WEBHOOK: &str = "whsec_canaryCANARYzyxwvutsrq987654321";
 
 fn start(data_dir: &Path, secret_key: Option<&str>) -> (Server, Client) {
     let launch = Launch::dev(data_dir).workers(1).with(&["--segment-bytes", "1MiB"]);
@@ -33,7 +33,7 @@ fn start(data_dir: &Path, secret_key: Option<&str>) -> (Server, Client) {
     (server, client)
 }
 
-fn stripe(key_name: &str, secret_key: &str, webhook_secret: &str) -> String {
+pub fn stripe(key_name: &str, secret_key: &str, webhook_secret: &str) -> String {
     format!(
         r#"{{"key_type": "stripe", "key_name": "{key_name}",
             "credentials": {{"secret_key": "{secret_key}", "webhook_secret": "{webhook_secret}"}}}}"#
@@ -41,7 +41,7 @@ fn stripe(key_name: &str, secret_key: &str, webhook_secret: &str) -> String {
 }
 
 /// The bytes themselves, in hexadecimal, and in base64 wherever they may begin in a longer text.
-fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let base64 = (0..3).map(|before| {
         let longer = [&vec![0; before], secret].concat();
@@ -52,55 +52,23 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     [secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()].into_iter().chain(base64).collect()
 }
 
-fn body_of(outcome: Outcome) -> String {
+pub fn body_of(outcome: Outcome) -> String {
     let (Outcome::Durable(body) | Outcome::Rejected(_, body) | Outcome::Unknown(body)) = outcome;
     body
 }
 
 /// Every secret of this test in every spelling: none in what was said, none in a file.
-fn nothing_shows(data_dir: &Path, said: &str, secrets: &[&[u8]]) {
-    for spelling in secrets.iter().flat_map(|secret| spellings(secret)) {
+pub fn nothing_shows(data_dir: &Path, said: &str, secrets: &[impl AsRef<[u8]>]) {
+    for spelling in secrets.iter().flat_map(|secret| spellings(secret.as_ref())) {
         let shown = String::from_utf8_lossy(&spelling).into_owned();
         assert!(!said.contains(&shown), "{shown} was said");
         assert!(!is_kept(data_dir, &spelling), "{shown} is in a file");
     }
 }
 
-fn opened(purpose: Purpose, base64: &str) -> Plaintext {
-    let key: Vec<u8> = SECRET_KEY.as_bytes().chunks(2).map(hex_byte).collect();
-    let vault = Vault::new(Some(&key.try_into().expect("32 bytes")));
-    let owner = Owner { business_id: "biz_demo", purpose, name: "live" };
-    let sealed = Sealed(BASE64_STANDARD.decode(base64).expect("base64"));
-    vault.open(&owner, &sealed).expect("the service's key opens it")
-}
-
-fn hex_byte(pair: &[u8]) -> u8 {
-    u8::from_str_radix(&String::from_utf8_lossy(pair), 16).expect("hexadecimal")
-}
-
-#[test]
-fn secrets_are_encrypted_wherever_they_lie_and_shown_by_nothing() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let data_dir = folder.path().join("data");
-    let (server, client) = start(&data_dir, Some(SECRET_KEY));
-    // Whatever is said from here on; only the answer that makes a webhook secret may hold it.
+/// Requests that have secrets where none belong, or wrong ones; what is answered.
+pub fn misplaced(client: &Client) -> String {
     let mut said = String::new();
-    said += &client.post(KEYS, &stripe("live", STRIPE_SECRET, STRIPE_WEBHOOK)).body();
-    let first = text(&client.put(WEBHOOK, HOOK).body(), "secret").expect("shown once");
-    let second = text(&client.put(WEBHOOK, HOOK).body(), "secret").expect("shown once");
-    let secret_key: Vec<u8> = SECRET_KEY.as_bytes().chunks(2).map(hex_byte).collect();
-    let of_webhook = [&first, &second].map(|secret| secret.strip_prefix("whsec_").expect("its prefix"));
-    let raw = of_webhook.map(|base64| BASE64_STANDARD.decode(base64).expect("base64"));
-    let secrets: [&[u8]; 8] = [
-        STRIPE_SECRET.as_bytes(),
-        STRIPE_WEBHOOK.as_bytes(),
-        first.as_bytes(),
-        second.as_bytes(),
-        &raw[0],
-        &raw[1],
-        SECRET_KEY.as_bytes(),
-        &secret_key,
-    ];
     for (secret_key, webhook_secret) in [
         (STRIPE_SECRET, STRIPE_SECRET),
         (STRIPE_WEBHOOK, STRIPE_WEBHOOK),
@@ -117,6 +85,54 @@ fn secrets_are_encrypted_wherever_they_lie_and_shown_by_nothing() {
     ));
     said += &body_of(client.post(KEYS, &format!(r#"{{"key_type": "{STRIPE_SECRET}", "key_name": "b"}}"#)));
     said += &body_of(client.put(WEBHOOK, &format!(r#"{{"url": "https://{STRIPE_SECRET}:x@example.com"}}"#)));
+    said
+}
+
+fn opened(purpose: Purpose, base64: &str) -> Plaintext {
+    let vault = Vault::new(Some(&raw_secret_key().try_into().expect("32 bytes")));
+    let owner = Owner { business_id: "biz_demo", purpose, name: "live" };
+    let sealed = Sealed(BASE64_STANDARD.decode(base64).expect("base64"));
+    vault.open(&owner, &sealed).expect("the service's key opens it")
+}
+
+/// The bytes that `SECRET_KEY` is written for.
+pub fn raw_secret_key() -> Vec<u8> {
+    SECRET_KEY.as_bytes().chunks(2).map(hex_byte).collect()
+}
+
+/// The bytes that the secret of a webhook is written for.
+pub fn raw_webhook_secret(secret: &str) -> Vec<u8> {
+    let base64 = secret.strip_prefix("whsec_").expect("its prefix");
+    BASE64_STANDARD.decode(base64).expect("base64")
+}
+
+fn hex_byte(pair: &[u8]) -> u8 {
+    u8::from_str_radix(&String::from_utf8_lossy(pair), 16).expect("hexadecimal")
+}
+
+#[test]
+fn secrets_are_encrypted_wherever_they_lie_and_shown_by_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let (server, client) = start(&data_dir, Some(SECRET_KEY));
+    // Whatever is said from here on; only the answer that makes a webhook secret may hold it.
+    let mut said = String::new();
+    said += &client.post(KEYS, &stripe("live", STRIPE_SECRET, STRIPE_WEBHOOK)).body();
+    let first = text(&client.put(WEBHOOK, HOOK).body(), "secret").expect("shown once");
+    let second = text(&client.put(WEBHOOK, HOOK).body(), "secret").expect("shown once");
+    let raw = [&first, &second].map(|secret| raw_webhook_secret(secret));
+    let secret_key = raw_secret_key();
+    let secrets: [&[u8]; 8] = [
+        STRIPE_SECRET.as_bytes(),
+        STRIPE_WEBHOOK.as_bytes(),
+        first.as_bytes(),
+        second.as_bytes(),
+        &raw[0],
+        &raw[1],
+        SECRET_KEY.as_bytes(),
+        &secret_key,
+    ];
+    said += &misplaced(&client);
     let everything =
         ["/metrics", "/readyz", KEYS, LIVE, "/api/v1/metrics", "/api/v1/customers", "/api/v1/audit-logs"];
     let all = |client: &Client| everything.map(|path| body_of(client.get(path))).concat();
@@ -276,7 +292,7 @@ fn without_the_right_key_the_service_runs_and_says_what_is_amiss() {
 }
 
 /// Status and reasons.
-fn readiness(client: &Client) -> String {
+pub fn readiness(client: &Client) -> String {
     let body: serde_json::Value = serde_json::from_str(&client.get("/readyz").body()).expect("JSON");
     let reasons = body["reasons"].as_array().expect("a list").iter();
     let words = [&body["status"]].into_iter().chain(reasons).map(|word| word.as_str().expect("a word"));

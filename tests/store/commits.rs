@@ -162,8 +162,6 @@ fn a_transaction_that_fails_leaves_nothing() {
     on_every_store(|database| {
         let mut store = database.store();
         define(&mut store, 1, vec![created(1)]);
-        // The third write fails: the definitions and the first row must go with it.
-        database.refuse_rows_from("1970-01-01T00:01:41");
         let rows = [row(1, 100, &[1], 1), row(1, 105, &[1], 2)];
         let definitions = [(2, created(2))];
         let part = |rows| tracktags::store::PartRows {
@@ -176,10 +174,20 @@ fn a_transaction_that_fails_leaves_nothing() {
             through: ALL_SERIES,
         };
         let part = Part { journal_id: JOURNAL, definitions: &definitions, rows: Some(part(&rows)) };
-        assert!(matches!(store.commit(&part), Err(StoreError::Fatal(_))));
-        assert_eq!(database.history(1), []);
-        assert_eq!(database.lines("SELECT series_id FROM series"), ["1"]);
-        database.allow_rows();
+        let mut leaves_nothing = |table: &str| {
+            assert!(matches!(store.commit(&part), Err(StoreError::Fatal(_))), "{table}");
+            assert_eq!(database.history(1), [], "{table}");
+            assert_eq!(database.lines("SELECT series_id FROM series"), ["1"], "{table}");
+            database.allow(table);
+        };
+        // The third write fails: the definitions and the first row must go with it.
+        database.refuse_rows_from("1970-01-01T00:01:41");
+        leaves_nothing("metrics");
+        // All is written when progress fails: of the rows, of the definitions.
+        for class in ["15s", "definitions"] {
+            database.refuse_progress_of(class);
+            leaves_nothing("sink_progress");
+        }
         store.commit(&part).expect("the store goes on by itself");
         assert_eq!(database.history(1).len(), 2);
     });

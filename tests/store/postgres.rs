@@ -84,6 +84,35 @@ fn another_journal_takes_a_schema_only_when_it_is_empty_and_the_other_is_gone() 
 }
 
 #[test]
+fn first_starts_at_once_make_one_schema_and_the_last_of_them_writes() {
+    let cluster = Cluster::start();
+    let url = cluster.url();
+    for round in 0..4 {
+        let schema = format!("first_{round}");
+        let gate = std::sync::Barrier::new(4);
+        let start = || {
+            let target = Target::new(&url, &schema).expect("usable");
+            let claim = Claim { journal_id: JOURNAL.into(), take_over: false, adopt: false };
+            let mut store = PostgresStore::new(target, claim).expect("a runtime");
+            gate.wait();
+            store.progress().expect("a first start like any other");
+            store
+        };
+        let mut stores: Vec<_> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+            starts.into_iter().map(|start| start.join().expect("started")).collect()
+        });
+        let writing = stores.iter_mut().filter_map(|store| store.heartbeat().ok()).count();
+        assert_eq!(writing, 1, "one is the last");
+        let select = format!("SELECT count(*), count(DISTINCT version) FROM {schema}.schema_migrations");
+        let applied = cluster.connect().query_one(&select, &[]).expect("readable");
+        assert_eq!(applied.get::<_, i64>(0), applied.get::<_, i64>(1));
+        let fence = cluster.connect().query_one(&format!("SELECT fence FROM {schema}.writer"), &[]);
+        assert_eq!(fence.expect("readable").get::<_, i64>(0), 4);
+    }
+}
+
+#[test]
 fn what_was_projected_comes_back_as_it_was() {
     let cluster = Cluster::start();
     let mut store = store_of(&cluster.url(), JOURNAL);

@@ -142,19 +142,28 @@ impl Database {
 
     /// Makes every write of a row fail whose window starts later than that.
     pub fn refuse_rows_from(&self, start: &str) {
-        let sqlite = "CREATE TRIGGER stop BEFORE INSERT ON metrics WHEN NEW.window_start > 'START'
-            BEGIN SELECT RAISE(ABORT, 'no'); END";
-        let postgres = "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN RAISE division_by_zero USING MESSAGE = 'no'; END $$;
-            CREATE TRIGGER stop BEFORE INSERT ON metrics FOR EACH ROW WHEN (NEW.window_start > 'STARTZ')
-            EXECUTE FUNCTION stop()";
-        let sql = if let Backend::Sqlite(_) = &self.0 { sqlite } else { postgres };
-        self.execute(&sql.replace("START", start));
+        let zone = if let Backend::Sqlite(_) = &self.0 { "" } else { "Z" };
+        self.refuse("metrics", &format!("NEW.window_start > '{start}{zone}'"));
     }
 
-    /// Undoes `refuse_rows_from`.
-    pub fn allow_rows(&self) {
-        let on = if let Backend::Sqlite(_) = &self.0 { "" } else { " ON metrics" };
+    /// Makes every write of progress fail that is of this class.
+    pub fn refuse_progress_of(&self, class: &str) {
+        self.refuse("sink_progress", &format!("NEW.class = '{class}'"));
+    }
+
+    fn refuse(&self, table: &str, condition: &str) {
+        let sqlite = "CREATE TRIGGER stop BEFORE INSERT ON TABLE WHEN CONDITION
+            BEGIN SELECT RAISE(ABORT, 'no'); END";
+        let postgres = "CREATE OR REPLACE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE division_by_zero USING MESSAGE = 'no'; END $$;
+            CREATE TRIGGER stop BEFORE INSERT ON TABLE FOR EACH ROW WHEN (CONDITION) EXECUTE FUNCTION stop()";
+        let sql = if let Backend::Sqlite(_) = &self.0 { sqlite } else { postgres };
+        self.execute(&sql.replace("TABLE", table).replace("CONDITION", condition));
+    }
+
+    /// Undoes `refuse_rows_from` (`metrics`) or `refuse_progress_of` (`sink_progress`).
+    pub fn allow(&self, table: &str) {
+        let on = if let Backend::Sqlite(_) = &self.0 { String::new() } else { format!(" ON {table}") };
         self.execute(&format!("DROP TRIGGER stop{on}"));
     }
 

@@ -33,16 +33,24 @@ pub fn root() -> PathBuf {
 
 /// Whether a file below the folder holds these bytes.
 pub fn is_kept(folder: &Path, bytes: &[u8]) -> bool {
-    std::fs::read_dir(folder).expect("a readable folder").flatten().any(|entry| {
+    !kept_in(folder, bytes).is_empty()
+}
+
+/// The files below the folder that hold these bytes.
+pub fn kept_in(folder: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a readable folder").flatten();
+    let kept = entries.flat_map(|entry| {
         let path = entry.path();
         if path.is_dir() {
-            return is_kept(&path, bytes);
+            return kept_in(&path, bytes);
         }
         let content = std::fs::read(&path).unwrap_or_default();
         // What is prepared for later frames are zeros.
         let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        content[..end].windows(bytes.len()).any(|window| window == bytes)
-    })
+        let is_there = content[..end].windows(bytes.len()).any(|window| window == bytes);
+        if is_there { vec![path] } else { Vec::new() }
+    });
+    kept.collect()
 }
 
 /// SplitMix64 (<https://prng.di.unimi.it/splitmix64.c>): one seed gives one run of choices.

@@ -179,6 +179,14 @@ impl Cluster {
         self.try_connect().expect("the server answers")
     }
 
+    /// Everything that is in the database, as `pg_dump` writes it.
+    pub fn dump(&self) -> String {
+        let output = Command::new(program("pg_dump")).args(["--inserts", "--dbname", &self.url()]).output();
+        let output = output.expect("pg_dump runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Ends at once, as `pg_ctl stop -m immediate` does: no checkpoint, connections cut.
     pub fn stop_immediately(&self) {
         self.signal("QUIT");
