@@ -80,12 +80,6 @@ impl Shape {
             false => limit.keeps(after),
         }
     }
-
-    /// How far the value may still go; none without a limit, and where updates do not add up to the value.
-    pub fn remaining(&self, value: Amount) -> Option<Amount> {
-        let adds_up = matches!(self.operation, Operation::Sum | Operation::Count);
-        self.limit.filter(|_| adds_up)?.remaining(value)
-    }
 }
 
 #[cfg(test)]
