@@ -54,8 +54,9 @@ struct Gauges {
 /// Figures that are read off when they are shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reading {
-    /// Updates counted, recognised as repeats, for deleted series, and late among the counted.
-    pub updates: [u64; 4],
+    /// Updates counted, recognised as repeats, for deleted series, late among the counted, refused by a limit, and too
+    /// late for one.
+    pub updates: [u64; 6],
     /// Bytes of all journal segments.
     pub journal_bytes: u64,
     /// Age of the oldest emission that the store lacks.
@@ -132,7 +133,8 @@ impl Telemetry {
 
     /// The text, with these figures.
     pub fn exposition(&self, reading: &Reading) -> String {
-        for (outcome, count) in ["admitted", "duplicate", "gone", "late"].into_iter().zip(reading.updates) {
+        let outcomes = ["admitted", "duplicate", "gone", "late", "refused", "too_late"];
+        for (outcome, count) in outcomes.into_iter().zip(reading.updates) {
             self.updates.get_or_create(&OutcomeLabels { outcome }).set(count as i64);
         }
         self.gauges.sink_lag_seconds.set(reading.sink_lag_seconds);

@@ -15,7 +15,9 @@ use crate::graph::{self, Input, Shared};
 pub use crate::operators::batch::PackedBatch;
 use crate::operators::meter::Meter;
 pub use crate::operators::meter::Output;
-use crate::types::{ClassSet, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Work};
+use crate::types::{
+    ClassSet, Decision, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Update, Work,
+};
 
 /// What the dataflow must know before it begins.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +72,8 @@ impl Driver {
             (&mut out.duplicates, &mut output.duplicates),
             (&mut out.gone, &mut output.gone),
             (&mut out.late, &mut output.late),
+            (&mut out.refused, &mut output.refused),
+            (&mut out.too_late, &mut output.too_late),
         ] {
             *total += std::mem::take(part);
         }
@@ -88,6 +92,12 @@ impl Driver {
     /// The emission of a class at an epoch is in the store for the series up to and including `through`.
     pub fn acknowledge_through(&mut self, class: Span, upper: Epoch, through: SeriesId) {
         self.shared.borrow_mut().meter.acknowledge(class, upper, through);
+    }
+
+    /// What would become of an update that arrived at a moment, should that be a refusal by a `block` limit, which is
+    /// then counted; none if it has to be submitted. A repeat of an admitted event is none.
+    pub fn refuse(&mut self, update: &Update, id: Option<EventId>, at: Micros) -> Option<Decision> {
+        self.shared.borrow_mut().meter.refuse(update, id, at)
     }
 
     /// What a reader sees of a series at a moment; none when it is closed.
@@ -167,7 +177,7 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Amount, Command, MetricType, Operation, Outcome, RowKind, Shape, Tally, Update};
+    use crate::types::{Amount, Command, MetricType, Operation, Outcome, RowKind, Shape, Tally};
 
     const EVERY_5_SECONDS: Shape = Shape {
         operation: Operation::Sum,

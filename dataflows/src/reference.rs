@@ -12,14 +12,15 @@
 //! Assumes what admission sees to: stamps do not go back, an event is at most `max_event_age` old and five minutes
 //! ahead, and intervals, operation and initial value change only before the first update.
 
+mod block;
 mod cleanup;
 mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
-    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, Outcome, Row, SeriesId, Shape, Span,
-    Standing, Tally,
+    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row, SeriesId, Shape,
+    Span, Standing, Tally,
 };
 use series::Series;
 
@@ -96,21 +97,29 @@ impl Reference {
         let generation = self.generation(stamp);
         let Some(series) = self.series.get_mut(&arrival.series) else {
             let (outcome, current) = (Outcome::Gone, Amount::ZERO);
-            return Decision { item, outcome, late: false, breached: false, current, arrival: stamp };
+            let (late, breached, refusal) = (false, false, None);
+            return Decision { item, outcome, late, breached, current, arrival: stamp, refusal };
         };
         let event_at = if series.shape.max_event_age_secs == 0 { stamp } else { arrival.event_at };
         let known = arrival.id.and_then(|id| self.ids.get(&id)).is_some_and(|since| generation - since <= 8);
-        if !known {
-            series.admit(stamp, event_at, arrival.amount);
-            self.ids.extend(arrival.id.map(|id| (id, generation)));
+        let outcome = if known { Outcome::Duplicate } else { series.judge(stamp, event_at, arrival.amount) };
+        match outcome {
+            Outcome::Admitted => {
+                series.admit(stamp, event_at, arrival.amount);
+                self.ids.extend(arrival.id.map(|id| (id, generation)));
+            }
+            Outcome::Refused if item != NO_REPLY => series.refused += 1,
+            _ => {}
         }
+        let is_refused = outcome == Outcome::Refused;
         Decision {
             item,
-            outcome: if known { Outcome::Duplicate } else { Outcome::Admitted },
+            outcome,
             late: series.shape.flush.window(event_at).end <= stamp,
             breached: series.is_breached(event_at, stamp),
             current: series.standing(stamp).value,
             arrival: stamp,
+            refusal: is_refused.then(|| series.refusal(stamp, event_at, arrival.amount)).flatten(),
         }
     }
 

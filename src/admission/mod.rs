@@ -2,7 +2,11 @@
 //!
 //! In: one update of a resolved series. It is checked against the clock, its identities are hashed, it is packed and
 //! handed to the journal with a ticket; the answer is meter's decision, given behind the fsync. Nothing here decides what
-//! a replay would have to decide again: age and caps are checked before the journal, repeats in meter.
+//! a replay would have to decide again: age and caps are checked before the journal, repeats and limits in meter.
+//!
+//! The owner of a series with a `block` limit is asked before the journal whether it would refuse the update as things
+//! stand. A refusal changes nothing, so that answer is as good as one behind the journal, and clients that go on sending
+//! past their limit write nothing. Whatever is not refused there is decided in meter alone, where it may be refused yet.
 //! What this room does not do: parse bodies (`parse`), resolve names (`control`), or keep values.
 
 mod keys;
@@ -12,7 +16,7 @@ mod pressure;
 use std::sync::Arc;
 
 use dataflows::types::packed::{self, Item, Keyed};
-use dataflows::types::{Amount, Decision, EventId, Micros, Outcome, SeriesState, Standing};
+use dataflows::types::{Action, Amount, Decision, EventId, Micros, Outcome, SeriesState, Standing};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -27,6 +31,8 @@ pub use pressure::{Bounds, Permit};
 
 /// How far ahead of the clock an event may be.
 const AHEAD_MAX: i64 = 300 * Micros::PER_SECOND;
+/// How long a client is told to wait for a new live period at most, in seconds.
+const WAIT_MAX_SECS: i64 = 3_600;
 
 /// One update on its way in.
 pub struct UpdateRequest {
@@ -46,8 +52,10 @@ pub struct UpdateRequest {
 
 /// What became of an update.
 pub struct Updated {
-    /// Meter's decision.
+    /// Meter's decision: admitted, or a repeat of what was.
     pub decision: Decision,
+    /// Whether it is a repeat.
+    pub is_duplicate: bool,
 }
 
 /// Why an update was not taken, or not answered.
@@ -64,6 +72,21 @@ pub enum AdmissionError {
         /// The newest event time.
         newest: Micros,
     },
+    /// It would pass a `block` limit; nothing was recorded.
+    #[error("the update would pass the limit of the metric")]
+    Refused {
+        /// The value of the live period of the event's time.
+        value: Amount,
+        /// The limit.
+        limit: Amount,
+        /// When that period ends; none if it never does, or has ended.
+        resets_at: Option<Micros>,
+        /// After how many seconds the same update would be taken, if that is within an hour.
+        retry_after_secs: Option<u32>,
+    },
+    /// The live period of its event time is closed, so that the series' `block` limit cannot be held there.
+    #[error("the timestamp lies in a period whose limit is not decided any more")]
+    TooLate,
     /// The key was used with another request.
     #[error("the idempotency key was used with another request")]
     KeyReused,
@@ -194,8 +217,7 @@ impl Admission {
 
     fn check_age(&self, request: &UpdateRequest) -> Result<(), AdmissionError> {
         let Some(event_at) = request.event_at else { return Ok(()) };
-        let own = request.handle.record.spec.max_event_age_secs;
-        let age = i64::from(own.unwrap_or(self.0.options.max_event_age_secs)) * Micros::PER_SECOND;
+        let age = i64::from(self.age_max_secs(request)) * Micros::PER_SECOND;
         if age == 0 {
             // The event time is always the arrival.
             return Ok(());
@@ -213,11 +235,22 @@ impl Admission {
         })
     }
 
+    fn age_max_secs(&self, request: &UpdateRequest) -> u32 {
+        request.handle.record.spec.max_event_age_secs.unwrap_or(self.0.options.max_event_age_secs)
+    }
+
     async fn record(&self, request: &UpdateRequest, keyed: Option<Keyed>) -> Result<Updated, AdmissionError> {
+        let id = request.event_id(keyed);
+        if request.is_limited() {
+            let (handle, now) = (&request.handle, self.now());
+            let update = (request.event_at.unwrap_or(now), request.amount);
+            if let Some(refused) = self.0.queries.refuse(handle, update, id, now).await? {
+                return self.decided(request, refused);
+            }
+        }
         if self.0.queries.resident_windows() > self.0.options.resident_windows_max {
             return Err(AdmissionError::StoreBehind);
         }
-        let id = request.event_id(keyed);
         let counted_at = id.map(|_| self.now());
         if let Some(counted_at) = counted_at
             && !self.0.keys.count_id(request.business_id(), counted_at, self.0.options.dedup_ids_max)
@@ -233,9 +266,30 @@ impl Admission {
         {
             self.0.keys.uncount_id(request.business_id(), counted_at);
         }
-        match answer? {
-            Decision { outcome: Outcome::Gone, .. } => Err(AdmissionError::Gone),
-            decision => Ok(Updated { decision }),
+        self.decided(request, answer?)
+    }
+
+    /// The answer to a decision.
+    fn decided(&self, request: &UpdateRequest, decision: Decision) -> Result<Updated, AdmissionError> {
+        match (decision.outcome, decision.refusal) {
+            (Outcome::Admitted, _) => Ok(Updated { decision, is_duplicate: false }),
+            (Outcome::Duplicate, _) => Ok(Updated { decision, is_duplicate: true }),
+            (Outcome::Gone, _) => Err(AdmissionError::Gone),
+            (Outcome::TooLate, _) => Err(AdmissionError::TooLate),
+            (Outcome::Refused, refusal) => {
+                let refusal = refusal.expect("meter gives each refusal with its reason");
+                // Sent again, an update without a timestamp of its own belongs to the period of then.
+                let moves_on = request.event_at.is_none() || self.age_max_secs(request) == 0;
+                let wait_secs = refusal.resets_at.map(|at| Micros(at.0 - decision.arrival.0).seconds_up());
+                let helps = refusal.fits_anew && moves_on;
+                let wait_secs = wait_secs.filter(|secs| helps && *secs <= WAIT_MAX_SECS);
+                Err(AdmissionError::Refused {
+                    value: refusal.value,
+                    limit: refusal.limit,
+                    resets_at: refusal.resets_at,
+                    retry_after_secs: wait_secs.and_then(|secs| u32::try_from(secs).ok()),
+                })
+            }
         }
     }
 
@@ -275,6 +329,11 @@ impl Admission {
 impl UpdateRequest {
     fn business_id(&self) -> &str {
         &self.handle.record.key.business_id
+    }
+
+    /// Whether the series has a limit that refuses.
+    fn is_limited(&self) -> bool {
+        self.handle.record.spec.limit.is_some_and(|limit| limit.action == Action::Block)
     }
 
     /// The identity that meter decides by. An id of the event's own comes before the key's.

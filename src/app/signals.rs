@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::control::{Control, Vault};
-use crate::engine::{Shared, Ticket};
+use crate::engine::{EngineCounters, Shared, Ticket};
 use crate::http::{self, Readiness};
 use crate::journal::{Journal, Observe};
 use crate::sinks::SinkHealth;
@@ -70,7 +70,8 @@ impl Signals {
     fn reading(&self) -> Reading {
         let Some(Rooms { shared, journal, .. }) = self.rooms.get() else { return Reading::default() };
         let counters = &shared.counters;
-        let updates = [&counters.admitted, &counters.duplicates, &counters.gone, &counters.late];
+        let EngineCounters { admitted, duplicates, gone, late, refused, too_late, .. } = counters;
+        let updates = [admitted, duplicates, gone, late, refused, too_late];
         let resident = counters.resident.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |index: usize| resident.iter().map(|numbers| numbers[index]).sum();
         Reading {

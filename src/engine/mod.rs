@@ -27,7 +27,7 @@ use std::thread::Thread;
 use dataflows::types::packed::Keyed;
 use dataflows::types::{
     Amount, ClassSet, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing,
-    Work,
+    Update, Work,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -138,6 +138,8 @@ pub(crate) enum Message {
     Time(Work),
     /// Readings of slots at a moment.
     Standings(Vec<u32>, Micros, oneshot::Sender<Vec<Option<Standing>>>),
+    /// Whether an update that arrived now would be refused by its limit; then the answer.
+    Refuse(Update, Option<EventId>, Micros, oneshot::Sender<Option<Decision>>),
     /// One series in full.
     State(u32, oneshot::Sender<Option<SeriesState>>),
     /// An emission is in the store, for the series up to and including the given one.
@@ -180,6 +182,10 @@ pub struct EngineCounters {
     pub gone: AtomicU64,
     /// Updates whose window had ended.
     pub late: AtomicU64,
+    /// Updates refused by a `block` limit, with and without the journal.
+    pub refused: AtomicU64,
+    /// Updates for a live period that was no longer open, of series with such a limit.
+    pub too_late: AtomicU64,
     /// Resident windows of all workers, as of the last time entry.
     pub windows: AtomicU64,
     /// Per worker: live series, resident windows, remembered ids, resident bytes.
@@ -220,7 +226,7 @@ impl Shared {
         self.failed.notified().await;
     }
 
-    /// Updates decided since the start, those of the replay included.
+    /// Updates decided since the start, those of the replay included; refusals change nothing and are left out.
     pub fn updates(&self) -> u64 {
         let counters = [&self.counters.admitted, &self.counters.duplicates, &self.counters.gone];
         counters.into_iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
@@ -333,6 +339,23 @@ impl Queries {
             }
         }
         Ok(standings)
+    }
+
+    /// The answer to an update that would be refused by its limit if it arrived at `at`; none if it has to be journaled.
+    /// The worker has applied whatever was acknowledged, definitions included, and knows the ids of admitted events.
+    pub async fn refuse(
+        &self,
+        handle: &SeriesHandle,
+        (event_at, amount): (Micros, Amount),
+        id: Option<EventId>,
+        at: Micros,
+    ) -> Result<Option<Decision>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let worker = handle.series.worker(self.0.queues.len());
+        // Somebody waits: a refusal counts as one.
+        let update = Update { slot: handle.slot, item: 0, event_at, amount };
+        self.0.queues[worker].send(Message::Refuse(update, id, at, reply));
+        answer.await.map_err(|_| Stopped)
     }
 
     /// Everything the owning worker remembers of a series.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dataflows::driver::{Driver, Output, Settings};
-use dataflows::types::{Micros, SeriesState, Work};
+use dataflows::types::{Micros, Outcome, SeriesState, Work};
 use timely::communication::WorkerGuards;
 use timely::worker::Worker;
 
@@ -150,6 +150,16 @@ impl Body {
             Message::Standings(slots, at, reply) => {
                 let _ = reply.send(slots.into_iter().map(|slot| self.driver.standing(slot, at)).collect());
             }
+            Message::Refuse(update, id, at, reply) => {
+                let decision = self.driver.refuse(&update, id, at);
+                let counters = &self.shared.counters;
+                match decision.map(|decision| decision.outcome) {
+                    Some(Outcome::TooLate) => counters.too_late.fetch_add(1, Ordering::Relaxed),
+                    Some(_) => counters.refused.fetch_add(1, Ordering::Relaxed),
+                    None => 0,
+                };
+                let _ = reply.send(decision);
+            }
             Message::State(slot, reply) => drop(reply.send(self.driver.state(slot))),
             Message::Stored(class, upper, through) => self.driver.acknowledge_through(class, upper, through),
             Message::Snapshot(chunks) => self.begin_export(chunks),
@@ -169,6 +179,8 @@ impl Body {
             (&counters.duplicates, &mut self.output.duplicates),
             (&counters.gone, &mut self.output.gone),
             (&counters.late, &mut self.output.late),
+            (&counters.refused, &mut self.output.refused),
+            (&counters.too_late, &mut self.output.too_late),
         ] {
             counter.fetch_add(std::mem::take(new), Ordering::Relaxed);
         }

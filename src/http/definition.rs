@@ -6,7 +6,7 @@
 
 use std::slice;
 
-use dataflows::types::{Outcome, SeriesKey, SeriesSpec, Span};
+use dataflows::types::{SeriesKey, SeriesSpec, Span};
 use hyper::StatusCode;
 
 use super::auth::{absent, no_such_customer, series_key, subject};
@@ -85,10 +85,7 @@ async fn record_initial_value(
         key: idempotency_key.map(|key| (key, new.fingerprint(&handle.record.key))),
         post: Some(body_hash),
     };
-    match rooms.admission.update(&request).await?.decision.outcome {
-        Outcome::Gone => return Err(AdmissionError::Gone),
-        Outcome::Admitted | Outcome::Duplicate => {}
-    }
+    rooms.admission.update(&request).await?;
     // The update is durable and its id remembered: should this fail, a repetition within the horizon is a duplicate.
     match rooms.control.by(call.origin()).record_post(handle.series, body_hash).await {
         Ok(()) | Err(ControlError::NoSuchSeries) => {}

@@ -9,12 +9,13 @@
 //! | `code` | for programs; stable |
 //! | `field`, `valid` | where one field is at fault, and what it may be |
 //! | `max_bytes` | with 413 |
+//! | `current_value`, `limit_value`, `resets_at` | with 429; the last is null where no end of a period will help |
 //! | `outcome` | with 5xx: `rejected` (nothing was recorded, ever) or `unknown` |
 //! | `request_id` | also in the header `x-request-id` |
 //!
 //! Each room's errors become an `ApiError` in one exhaustive match. Never `rejected` for what a replay could count.
 
-use dataflows::types::Micros;
+use dataflows::types::{Amount, Micros};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
@@ -113,8 +114,17 @@ struct Problem {
     field: Option<String>,
     valid: Vec<&'static str>,
     max_bytes: Option<u64>,
+    standing: Option<LimitStanding>,
     outcome: Option<Outcome>,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// How things stand for an update that its limit refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LimitStanding {
+    value: Amount,
+    limit: Amount,
+    resets_at: Option<Micros>,
 }
 
 impl ApiError {
@@ -127,6 +137,7 @@ impl ApiError {
             field: None,
             valid: Vec::new(),
             max_bytes: None,
+            standing: None,
             outcome: None,
             headers: Vec::new(),
         }))
@@ -203,6 +214,9 @@ impl ApiError {
             .set_some("field", problem.field)
             .set_some("valid", Some(&problem.valid[..]).filter(|valid| !valid.is_empty()))
             .set_some("max_bytes", problem.max_bytes)
+            .set_some("current_value", problem.standing.map(|standing| standing.value))
+            .set_some("limit_value", problem.standing.map(|standing| standing.limit))
+            .set_some("resets_at", problem.standing.map(|standing| standing.resets_at))
             .set_some(
                 "outcome",
                 problem.outcome.map(|outcome| match outcome {
@@ -271,6 +285,14 @@ impl From<AdmissionError> for ApiError {
         match error {
             AdmissionError::Gone => ApiError::not_found("metric_not_found", detail),
             AdmissionError::OutOfRange { oldest, newest } => out_of_range(oldest, newest),
+            AdmissionError::Refused { value, limit, resets_at, retry_after_secs } => {
+                let mut error = ApiError::new(Title::PlanLimitExceeded, "plan_limit_exceeded", detail);
+                error.0.standing = Some(LimitStanding { value, limit, resets_at });
+                let after = retry_after_secs.map(|secs| (RETRY_AFTER, HeaderValue::from(secs)));
+                error.0.headers.extend(after);
+                error
+            }
+            AdmissionError::TooLate => Fault::unacceptable("timestamp", "too_late", detail).into(),
             AdmissionError::KeyReused => {
                 ApiError::new(Title::Unprocessable, "idempotency_key_reused", detail)
             }

@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use dataflows::types::{Micros, Outcome, Standing};
+use dataflows::types::{Amount, Micros, Operation, SeriesSpec, Standing};
 use hyper::StatusCode;
 
 use super::auth::{absent, series_key};
@@ -11,7 +11,7 @@ use super::reply::{Json, Reply};
 use super::{Call, Rooms};
 use crate::admission::parse::names::{ACTIONS, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES, word};
 use crate::admission::parse::update::NewUpdate;
-use crate::admission::{AdmissionError, UpdateRequest};
+use crate::admission::{AdmissionError, UpdateRequest, Updated};
 use crate::control::SeriesHandle;
 
 /// `PUT /api/v1/metrics/{metric_name}`: records one update. 200 once it is durable; a GET that starts after sees it.
@@ -28,12 +28,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         key: idempotency_key,
         post: None,
     };
-    let decision = rooms.admission.update(&request).await?.decision;
-    let duplicate = match decision.outcome {
-        Outcome::Admitted => None,
-        Outcome::Duplicate => Some(true),
-        Outcome::Gone => return Err(AdmissionError::Gone.into()),
-    };
+    let Updated { decision, is_duplicate } = rooms.admission.update(&request).await?;
     let json = Json::object()
         .set("status", "updated")
         .set("business_id", &key.business_id)
@@ -43,7 +38,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         .set("current_value", decision.current)
         .set("limit_breached", decision.breached)
         .set("timestamp", decision.arrival.seconds())
-        .set_some("duplicate", duplicate)
+        .set_some("duplicate", is_duplicate.then_some(true))
         .set_some("late", decision.late.then_some(true));
     Ok(Reply::json(StatusCode::OK, json))
 }
@@ -79,8 +74,18 @@ pub(super) fn reading(handle: &SeriesHandle, standing: &Standing, as_of: Micros)
         .set("limit_operator", spec.limit.map(|limit| word(&OPERATORS, &limit.operator)))
         .set("limit_breached", spec.limit.map(|_| standing.breached))
         .set("breach_action", spec.limit.map(|limit| word(&ACTIONS, &limit.action)))
+        // The only source until there are plans.
+        .set("limit_source", spec.limit.map(|_| "series"))
+        .set("remaining", remaining(spec, standing))
+        .set("refused", standing.refused)
         .set("as_of", as_of)
         .set("timestamp", as_of.seconds())
+}
+
+/// How far the value may still go; none without a limit, and where updates do not add up to the value.
+fn remaining(spec: &SeriesSpec, standing: &Standing) -> Option<Amount> {
+    let adds_up = matches!(spec.operation, Operation::Sum | Operation::Count);
+    spec.limit.filter(|_| adds_up)?.remaining(standing.value)
 }
 
 /// `DELETE /api/v1/metrics/{metric_name}`. `force` is known, but no series can have unexported usage yet.

@@ -170,6 +170,8 @@ fn shapes() -> impl Strategy<Value = Vec<Shape>> {
         stored: true,
         max_event_age_secs: 86_400,
         cleanup_after_days: None,
+        // What counts is what was sent: there are no refusals.
+        limit: None,
         ..shape
     });
     vec(periodic, 3)

@@ -1,14 +1,14 @@
 //! Runs one life of a script on a number of workers, as the engine would: each worker gets its share of each entry, with
 //! series mapped to slots, and the answers of all are put together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{
-    Batch, Command, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Row, SeriesId, SeriesState, Span,
-    Standing, Update, Work,
+    Batch, Command, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row, SeriesId,
+    SeriesState, Span, Standing, Update, Work,
 };
 use timely::worker::Worker;
 
@@ -128,6 +128,10 @@ struct Hand {
     snapshot_series_max: Option<usize>,
     /// Moments of the time entries.
     times: HashMap<Epoch, Micros>,
+    /// Whether something was submitted and has not been applied.
+    is_behind: bool,
+    /// What was to be expected of an update, just before it: by epoch and item, with whether it has an id.
+    foreseen: HashMap<(Epoch, u32), (Option<Decision>, bool)>,
 }
 
 impl Hand {
@@ -135,7 +139,9 @@ impl Hand {
         let driver = Driver::new(worker, settings);
         let (index, workers) = (worker.index(), settings.workers);
         let (slots, times) = (HashMap::new(), HashMap::new());
-        Hand { driver, index, workers, slots, next_slot: 0, snapshot_series_max: None, times }
+        let foreseen = HashMap::new();
+        let (next_slot, snapshot_series_max, is_behind) = (0, None, false);
+        Hand { driver, index, workers, slots, next_slot, snapshot_series_max, times, is_behind, foreseen }
     }
 
     fn owns(&self, series: SeriesId) -> bool {
@@ -183,13 +189,42 @@ impl Hand {
         };
         if let Some(work) = work {
             self.driver.submit(work);
+            self.is_behind = true;
+        }
+    }
+
+    /// Asks what would be refused without the journal, before the first update of each series of an epoch.
+    fn foresee(&mut self, epoch: Epoch, stamp: Micros, arrival: &Arrival) {
+        let Arrival { series, item, event_at, amount, id } = *arrival;
+        // Nobody waits for the answer, so that it is not counted as given.
+        let update = Update { slot: self.slot(series), item: NO_REPLY, event_at, amount };
+        let foreseen = self.driver.refuse(&update, id, stamp).map(|decision| Decision { item, ..decision });
+        self.foreseen.insert((epoch, item), (foreseen, id.is_some()));
+    }
+
+    /// What is refused without the journal would have been refused the same way with it. An id may have been forgotten
+    /// in between; else the worker knew what it would decide.
+    fn check_foreseen(&mut self, decisions: &BTreeMap<(Epoch, u32), Decision>) {
+        for (key, (foreseen, has_id)) in self.foreseen.drain() {
+            let decision = decisions[&key];
+            match foreseen {
+                Some(foreseen) => assert_eq!(decision, foreseen),
+                None => assert!(
+                    has_id || !matches!(decision.outcome, Outcome::Refused | Outcome::TooLate),
+                    "{decision:?} was to be foreseen"
+                ),
+            }
         }
     }
 
     fn updates(&mut self, epoch: Epoch, stamp: Micros, arrivals: &[Arrival]) -> Option<Work> {
         let (mut updates, mut ids) = (Vec::new(), Vec::new());
         let (index, workers) = (self.index, self.workers);
+        let mut met = BTreeSet::new();
         for arrival in arrivals.iter().filter(|arrival| arrival.series.worker(workers) == index) {
+            if met.insert(arrival.series) && !self.is_behind && arrival.item != NO_REPLY {
+                self.foresee(epoch, stamp, arrival);
+            }
             ids.extend(arrival.id.map(|id| (updates.len() as u32, id)));
             let Arrival { series, item, event_at, amount, .. } = *arrival;
             updates.push(Update { slot: self.slot(series), item, event_at, amount });
@@ -217,6 +252,7 @@ impl Hand {
     fn settle(&mut self, worker: &mut Worker, moments: &[Micros]) -> Seen {
         let mut output = Output::default();
         self.driver.step(worker, &mut output);
+        self.is_behind = false;
         let mut seen = Seen { due_at: self.driver.due_at(), ..Seen::default() };
         let mut decisions = output.decisions.into_iter();
         for (epoch, count) in output.groups {
@@ -224,6 +260,7 @@ impl Hand {
             seen.decisions.extend(group.map(|decision| ((epoch, decision.item), decision)));
         }
         assert_eq!(decisions.len(), 0, "every decision belongs to an epoch");
+        self.check_foreseen(&seen.decisions);
         assert!(seen.decisions.keys().all(|(_, item)| *item != NO_REPLY));
         for batch in output.batches.into_iter().map(PackedBatch::unpack) {
             self.check(&batch);

@@ -6,12 +6,14 @@
 //! | `happen`, `script` | journal entries, time entries, a sink, snapshots and restarts made of a plan |
 //! | `life` | runs a script on 1 to 4 workers through the `Driver` |
 //! | `store`, `judge` | the store that it leaves; the comparison, at every epoch |
+//! | `block` | limits that refuse: by hand, and how often histories do |
 //! | `examples` | the reference against the text, by hand |
 //! | `order` | what must not depend on the order of updates or the number of workers |
 //! | `differential` | meter against differential dataflow's own `count` and `reduce` |
 //!
 //! `PROPTEST_CASES` sets the number of histories. Failing seeds are kept in `tests/proptest-regressions/oracle.txt`.
 
+mod block;
 mod differential;
 mod examples;
 mod happen;

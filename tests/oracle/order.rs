@@ -66,7 +66,7 @@ proptest! {
 
     #[test]
     fn tallies_do_not_depend_on_the_order_of_updates(
-        shapes in vec(shape().prop_map(|shape| Shape { stored: true, ..shape }), 1..4),
+        shapes in vec(shape().prop_map(|shape| Shape { stored: true, limit: None, ..shape }), 1..4),
         (updates, shuffled) in vec((0u32..4, -100i64..100, amount()), 1..60)
             .prop_flat_map(|updates| (Just(updates.clone()), Just(updates).prop_shuffle())),
         an_epoch in 1usize..8,

@@ -242,8 +242,9 @@ fn moment() -> impl Strategy<Value = Moment> {
 
 pub fn amount() -> impl Strategy<Value = Amount> {
     prop_oneof![
-        4 => (-5i64..30).prop_map(Amount::from_units),
-        2 => (-9i128..9).prop_map(Amount),
+        8 => (-5i64..30).prop_map(Amount::from_units),
+        2 => (-30i64..0).prop_map(Amount::from_units),
+        4 => (-9i128..9).prop_map(Amount),
         1 => (-Amount::LIMIT.0..=Amount::LIMIT.0).prop_map(Amount),
     ]
 }
@@ -261,10 +262,15 @@ fn patch() -> impl Strategy<Value = Patch> {
 
 fn limit() -> impl Strategy<Value = Option<Limit>> {
     let operator = [Operator::Gte, Operator::Gt, Operator::Lte, Operator::Lt, Operator::Eq];
-    let limit = (-5i64..40, proptest::sample::select(operator.to_vec())).prop_map(|(units, operator)| {
-        Limit { value: Amount::from_units(units), operator, action: Action::Allow }
-    });
-    proptest::option::of(limit)
+    let action = prop_oneof![
+        4 => Just(Action::Block),
+        1 => proptest::sample::select(vec![
+            Action::Allow, Action::AllowOverage, Action::Deny, Action::Webhook,
+        ]),
+    ];
+    let limit = (-5i64..40, proptest::sample::select(operator.to_vec()), action)
+        .prop_map(|(units, operator, action)| Limit { value: Amount::from_units(units), operator, action });
+    proptest::option::weighted(0.6, limit)
 }
 
 fn batch() -> impl Strategy<Value = Span> {

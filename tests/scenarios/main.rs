@@ -17,6 +17,7 @@ mod database;
 mod database_faults;
 mod keys;
 mod kills;
+mod limits;
 mod openapi;
 mod readme;
 mod secrets;

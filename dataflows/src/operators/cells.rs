@@ -270,6 +270,7 @@ pub(crate) struct Past {
 /// | 10 | a window is a period |
 /// | 11 | rows go to the store |
 /// | 12-13 | 0: closed, 1: in this layout, 2: in a ledger |
+/// | 14 | updates past the limit are refused |
 /// | 16-23 | number of older windows that are dirty; 255: that many or more |
 /// | 24-27 | flush interval of the shape: a first update need not look it up |
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -290,6 +291,8 @@ impl Flags {
     pub const PERIODIC: u32 = 1 << 10;
     /// Rows go to the store.
     pub const STORED: u32 = 1 << 11;
+    /// Updates past the limit are refused: each is judged, on the slow path.
+    pub const BLOCKS: u32 = 1 << 14;
     const UNTOUCHED: u32 = 15;
 
     /// What the series of one log have in common.
@@ -297,7 +300,7 @@ impl Flags {
         Flags(flush as u32 | (class as u32) << 4 | Self::PERIODIC)
     }
 
-    /// Whether a bit is set.
+    /// Whether a bit, or one of some, is set.
     #[inline(always)]
     pub fn has(self, bit: u32) -> bool {
         self.0 & bit != 0

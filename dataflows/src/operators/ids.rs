@@ -132,16 +132,14 @@ impl Ids {
     /// Remembers an id; false if it already was.
     pub fn insert(&mut self, id: EventId) -> bool {
         let entry = Entry::new(self.now, id);
-        let shard = &mut self.shards[shard_of(id)];
-        if let Some(walk) = &mut self.walk {
-            let known =
-                walk.overlay.get(&entry).or_else(|| shard.get(&entry).filter(|_| !walk.is_all_forgotten));
-            let is_new = !known.is_some_and(|known| known.is_remembered(self.now));
-            if is_new {
-                walk.overlay.replace(entry);
-            }
-            return is_new;
+        if self.walk.is_some() && self.contains(id) {
+            return false;
         }
+        if let Some(walk) = &mut self.walk {
+            walk.overlay.replace(entry);
+            return true;
+        }
+        let shard = &mut self.shards[shard_of(id)];
         match shard.replace(entry) {
             Some(known) if known.is_remembered(self.now) => {
                 shard.replace(known);
@@ -149,6 +147,18 @@ impl Ids {
             }
             _ => true,
         }
+    }
+
+    /// Whether an id is remembered.
+    pub fn contains(&self, id: EventId) -> bool {
+        let (entry, shard) = (Entry::new(self.now, id), &self.shards[shard_of(id)]);
+        let known = match &self.walk {
+            Some(walk) => {
+                walk.overlay.get(&entry).or_else(|| shard.get(&entry).filter(|_| !walk.is_all_forgotten))
+            }
+            None => shard.get(&entry),
+        };
+        known.is_some_and(|known| known.is_remembered(self.now))
     }
 
     /// Puts back an id of a snapshot.
@@ -296,6 +306,7 @@ mod tests {
                     1 => ids.begin_walk(),
                     _ => {
                         let is_new = model.get(&id(number)).is_none_or(|generation| now - generation > 8);
+                        prop_assert_eq!(ids.contains(id(number)), !is_new);
                         if is_new {
                             model.insert(id(number), now);
                         }

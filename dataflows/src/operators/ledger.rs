@@ -158,7 +158,7 @@ impl Ledger {
             Ok(index) => Some(index),
             Err(index) => {
                 let is_newest = index == self.state.periods.len();
-                let is_kept = is_newest || !has_aged || is_open(&self.state.shape, period, now.high);
+                let is_kept = is_newest || !has_aged || is_open(&self.state.shape, period, now.arrival);
                 is_kept.then(|| {
                     self.open_period(index, period);
                     index
@@ -266,7 +266,7 @@ impl Ledger {
             Some(period.start) == newest
                 || owners.contains(&period.start)
                 || period.end.is_none_or(|end| end > horizon)
-                || is_open(calendar.shape, bounds, now.high)
+                || is_open(calendar.shape, bounds, now.arrival)
         });
     }
 
@@ -274,15 +274,16 @@ impl Ledger {
         self.entries.binary_search_by_key(&start, |entry| entry.state.start)
     }
 
-    fn period_at(&self, at: Micros) -> (Period, Option<&PeriodState>) {
+    /// The live period that contains a moment, and its tally as far as it is in memory: all of it while it is open.
+    pub fn live_period(&self, at: Micros) -> (Period, Tally) {
         let period = self.calendar().period(at);
-        (period, self.state.periods.iter().find(|known| known.start == period.start))
+        let known = self.state.periods.iter().find(|known| known.start == period.start);
+        (period, known.map_or(Tally::EMPTY, |known| known.tally))
     }
 
     /// What a reader sees at a moment.
     pub fn standing(&self, at: Micros) -> Standing {
-        let (period, known) = self.period_at(at);
-        let (tally, shape) = (known.map_or(Tally::EMPTY, |known| known.tally), &self.state.shape);
+        let ((period, tally), shape) = (self.live_period(at), &self.state.shape);
         Standing {
             value: shape.value(&tally),
             tally,
@@ -290,14 +291,13 @@ impl Ledger {
             period_end: period.end,
             breached: shape.is_breached(&tally),
             touched: self.state.touched,
+            refused: 0,
         }
     }
 
     /// Whether the live period of an event is open at its arrival and past its limit.
     pub fn is_breached(&self, event_at: Micros, arrival: Micros) -> bool {
-        let (period, known) = self.period_at(event_at);
-        let shape = &self.state.shape;
-        let tally = known.map_or(Tally::EMPTY, |known| known.tally);
+        let ((period, tally), shape) = (self.live_period(event_at), &self.state.shape);
         is_open(shape, period, arrival) && shape.is_breached(&tally)
     }
 

@@ -6,6 +6,8 @@
 //! | `Work::Commands` | nothing; series open, change, are cut, close |
 //! | `Work::Time` | series that are quiet for too long are cleaned; then a `PackedBatch` for each class that is due |
 //!
+//! Whether an update counts: not twice (`ids`), and not past a `block` limit (`block`).
+//!
 //! State: `cells` says what a series costs, `ids` what an id does. An update of the newest window touches one cache line,
 //! asked for some updates ahead; one that opens a window touches two or three more.
 //!
@@ -60,6 +62,10 @@ pub struct Output {
     pub gone: u64,
     /// Updates counted whose window had ended before they arrived.
     pub late: u64,
+    /// Updates not counted because of a `block` limit.
+    pub refused: u64,
+    /// Updates not counted because their live period was no longer open and their series has such a limit.
+    pub too_late: u64,
 }
 
 /// The series of one worker.
@@ -72,6 +78,8 @@ pub(crate) struct Meter {
     pub(super) ids: Ids,
     pub(super) classes: [DirtySet; SPANS],
     pub(super) cleanup: Cleanup,
+    /// By slot: see `Standing::refused`.
+    pub(super) refused: HashMap<u32, u64, FixedState>,
     pub(super) tick: Tick,
     applied: Epoch,
     /// The next slot to be looked at for windows that have left.
@@ -90,6 +98,7 @@ impl Meter {
             ids: Ids::new(dedup_horizon_secs),
             classes: Default::default(),
             cleanup: Cleanup::default(),
+            refused: HashMap::default(),
             tick: Tick::default(),
             applied: 0,
             sweep: 0,
@@ -153,17 +162,23 @@ impl Meter {
                 let length_micros = LENGTHS_MICROS[cell.flags.flush()];
                 let end = moment(cell.window).0 + length_micros;
                 if (end.wrapping_sub(event_at.0) as u64).wrapping_sub(1) < length_micros as u64 {
+                    // One test for what is rare, as it was for `cleanup_after` alone: a series without a `block`
+                    // limit pays nothing for those that have one.
+                    if cell.flags.has(Flags::WATCHED | Flags::BLOCKS) {
+                        if cell.flags.has(Flags::BLOCKS) {
+                            self.apply_update(update, None, out);
+                            continue;
+                        }
+                        self.cleanup.note(update.slot, arrival_secs);
+                    }
                     cell.sums.add(update.amount);
                     admitted += 1;
                     late += u64::from(end <= arrival.0);
-                    if cell.flags.has(Flags::WATCHED) {
-                        self.cleanup.note(update.slot, arrival_secs);
-                    }
                     if !cell.sums.is_dirty() && mark_newest(cell) {
                         self.classes[cell.flags.class()].insert(update.slot, arrival);
                     }
                     if update.item != NO_REPLY {
-                        out.decisions.push(self.decide(update, event_at, Outcome::Admitted));
+                        out.decisions.push(self.decide(update, event_at, Outcome::Admitted, arrival));
                     }
                     continue;
                 }
@@ -212,20 +227,17 @@ impl Meter {
             (shape.flush as usize, shape.max_event_age_secs == 0)
         };
         let event_at = if is_arrival_only { arrival } else { update.event_at };
-        let mut outcome = Outcome::Duplicate;
-        if id.is_none_or(|id| self.ids.insert(id)) {
-            outcome = Outcome::Admitted;
+        let outcome = self.judge(update, flags, event_at, id, out);
+        if outcome == Outcome::Admitted {
             if let Some(quiet_max_secs) = self.quiet_max_secs(slot) {
                 self.note_arrival(slot, quiet_max_secs);
             }
             self.add(slot, flags, event_at, update.amount);
             out.admitted += 1;
             out.late += u64::from(is_late(event_at, flush, arrival));
-        } else {
-            out.duplicates += 1;
         }
         if update.item != NO_REPLY {
-            out.decisions.push(self.decide(update, event_at, outcome));
+            out.decisions.push(self.decide(update, event_at, outcome, arrival));
         }
     }
 
@@ -266,8 +278,14 @@ impl Meter {
         compact.is_some()
     }
 
-    fn decide(&self, update: &Update, event_at: Micros, outcome: Outcome) -> Decision {
-        let (slot, arrival, item) = (update.slot, self.tick.arrival, update.item);
+    pub(super) fn decide(
+        &self,
+        update: &Update,
+        event_at: Micros,
+        outcome: Outcome,
+        arrival: Micros,
+    ) -> Decision {
+        let Update { slot, item, amount, .. } = *update;
         let (shape, breached, current) = match self.ledgers.get(&slot) {
             Some(ledger) => {
                 (ledger.shape(), ledger.is_breached(event_at, arrival), ledger.standing(arrival).value)
@@ -279,7 +297,9 @@ impl Meter {
             }
         };
         let late = is_late(event_at, shape.flush as usize, arrival);
-        Decision { item, outcome, late, breached, current, arrival }
+        let is_refused = outcome == Outcome::Refused;
+        let refusal = is_refused.then(|| self.refusal(slot, event_at, amount, arrival)).flatten();
+        Decision { item, outcome, late, breached, current, arrival, refusal }
     }
 
     fn apply_command(&mut self, command: Command) {
@@ -308,6 +328,7 @@ impl Meter {
                     self.plain.vacate(slot, Flags::CLOSED);
                 }
                 self.unwatch(slot);
+                self.refused.remove(&slot);
             }
         }
     }
@@ -396,11 +417,12 @@ impl Meter {
 
     /// What a reader sees of a series at a moment; none when it is closed.
     pub fn standing(&self, slot: u32, at: Micros) -> Option<Standing> {
-        match self.plain.flags(slot) {
-            flags if flags.is_closed() => None,
-            flags if flags.is_plain() => Some(self.plain.standing(slot, at)),
-            _ => self.ledgers.get(&slot).map(|ledger| ledger.standing(at)),
-        }
+        let standing = match self.plain.flags(slot) {
+            flags if flags.is_closed() => return None,
+            flags if flags.is_plain() => self.plain.standing(slot, at),
+            _ => self.ledgers.get(&slot)?.standing(at),
+        };
+        Some(Standing { refused: self.refused.get(&slot).copied().unwrap_or(0), ..standing })
     }
 
     /// Everything there is to know of a series; none when it is closed.
@@ -477,6 +499,7 @@ impl Meter {
             + dirty
             + self.ids.resident_bytes()
             + self.cleanup.resident_bytes()
+            + self.refused.capacity() * (size_of::<(u32, u64)>() + 1)
     }
 }
 
@@ -486,5 +509,6 @@ fn is_late(event_at: Micros, flush: usize, arrival: Micros) -> bool {
 }
 
 fn gone(item: u32, arrival: Micros) -> Decision {
-    Decision { item, outcome: Outcome::Gone, late: false, breached: false, current: Amount::ZERO, arrival }
+    let (outcome, current) = (Outcome::Gone, Amount::ZERO);
+    Decision { item, outcome, late: false, breached: false, current, arrival, refusal: None }
 }

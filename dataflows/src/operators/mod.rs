@@ -6,10 +6,11 @@
 //!                 └─▶ ledger: all others       cuts (what rearranges one)                              ┘
 //! ```
 //!
-//! `calendar` says which row and which live period a moment belongs to, `tick` when that is, `dirty` which series have
+//! `block` says which updates a limit refuses, `calendar` which row and which live period a moment belongs to, `tick` when that is, `dirty` which series have
 //! something to emit, `cleanup` which series nobody sends to any more, `snapshot` shows all of it as of one epoch.
 
 pub(crate) mod batch;
+pub(crate) mod block;
 pub(crate) mod calendar;
 pub(crate) mod cells;
 pub(crate) mod chunks;

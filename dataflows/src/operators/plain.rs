@@ -6,7 +6,7 @@
 //!
 //! The rules are those of `ledger`; here they are spread over the cases in which they are simple.
 
-use super::calendar::{Calendar, is_open};
+use super::calendar::{Calendar, Period, is_open};
 use super::cells::{Base, Cell, Flags, NONE, Past, Record, Sums, moment, packed_seconds};
 use super::chunks::{Chunks, Slab};
 use super::cleanup::quiet_max_secs;
@@ -238,7 +238,7 @@ impl Plain {
             let past = *self.pasts.items.get(link);
             let period = calendar.period(moment(past.start));
             let has_windows = resident.zip(period.end).is_some_and(|(oldest, end)| oldest < end);
-            if last != NONE && !has_windows && !is_open(&shape, period, now.high) {
+            if last != NONE && !has_windows && !is_open(&shape, period, now.arrival) {
                 self.pasts.items.get_mut(last).older = NONE;
                 while link != NONE {
                     self.pasts.remove(link);
@@ -419,8 +419,7 @@ impl Plain {
 
     /// What a reader sees at a moment.
     pub fn standing(&self, slot: u32, at: Micros) -> Standing {
-        let (tally, shape) = (self.tally_at(slot, at), self.shape(slot));
-        let period = Calendar { shape, cuts: &[] }.period(at);
+        let (shape, (period, tally)) = (self.shape(slot), self.live_period(slot, at));
         Standing {
             value: shape.value(&tally),
             tally,
@@ -428,7 +427,13 @@ impl Plain {
             period_end: period.end,
             breached: shape.is_breached(&tally),
             touched: self.cells.get(slot).flags.is_touched(),
+            refused: 0,
         }
+    }
+
+    /// The live period that contains a moment, and its tally as far as it is in memory: all of it while it is open.
+    pub fn live_period(&self, slot: u32, at: Micros) -> (Period, Tally) {
+        (Calendar { shape: self.shape(slot), cuts: &[] }.period(at), self.tally_at(slot, at))
     }
 
     /// Whether the live period of an event is open at its arrival and past its limit.
@@ -514,7 +519,8 @@ pub(super) fn flags(shape: &Shape) -> Flags {
             | flag(shape.max_event_age_secs == 0, Flags::ARRIVAL_ONLY)
             | flag(shape.window_is_period(), Flags::PERIODIC)
             | flag(shape.stored, Flags::STORED)
-            | flag(quiet_max_secs(shape).is_some(), Flags::WATCHED),
+            | flag(quiet_max_secs(shape).is_some(), Flags::WATCHED)
+            | flag(shape.blocks(), Flags::BLOCKS),
     )
 }
 

@@ -64,9 +64,9 @@ impl Series {
         let classes = BTreeMap::from([(self.shape.batch, at)]);
         cleaning.deletion = Some(Deletion { ended_by, classes, sent: None });
         if self.last_arrival().is_some() {
-            let was_always_stored = self.was_always_stored;
+            let (was_always_stored, refused) = (self.was_always_stored, self.refused);
             *self = Series::new(self.id, self.shape);
-            self.was_always_stored = was_always_stored;
+            (self.was_always_stored, self.refused) = (was_always_stored, refused);
         }
         self.cleaning = cleaning;
     }

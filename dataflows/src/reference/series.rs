@@ -70,6 +70,8 @@ pub(super) struct Series {
     switching: Option<(Span, Micros)>,
     pub(super) was_always_stored: bool,
     pub(super) cleaning: Cleaning,
+    /// Updates refused to somebody who waited, since the start.
+    pub(super) refused: u64,
 }
 
 impl Series {
@@ -87,6 +89,7 @@ impl Series {
             switching: None,
             was_always_stored: shape.stored,
             cleaning: Cleaning::default(),
+            refused: 0,
         }
     }
 
@@ -133,7 +136,7 @@ impl Series {
     }
 
     /// Whether the period of an event is open for an arrival.
-    fn is_open(&self, event_at: Micros, arrival: Micros) -> bool {
+    pub(super) fn is_open(&self, event_at: Micros, arrival: Micros) -> bool {
         if self.is_reset() {
             return self.shape.reset.window(event_at).start >= self.shape.reset.back(arrival, 7).start;
         }
@@ -170,7 +173,7 @@ impl Series {
         of_updates.chain(self.cuts.iter().map(|cut| self.period(*cut))).max()
     }
 
-    fn reading(&self, tally: &Tally) -> Amount {
+    pub(super) fn reading(&self, tally: &Tally) -> Amount {
         Reading { operation: self.shape.operation, initial_value: self.shape.initial_value }.value(tally)
     }
 
@@ -310,6 +313,7 @@ impl Series {
 
     /// What was on its way is to be emitted again, except for merges that are in the store.
     pub(super) fn restart(&mut self, is_stored: &dyn Fn(Span, Epoch, SeriesId) -> bool) {
+        self.refused = 0;
         // When it changed is not known any more; that it is due is.
         const AT_SOME_TIME: Micros = Micros(i64::MAX / 4);
         for (key, class, _) in std::mem::take(&mut self.in_flight) {
@@ -340,8 +344,8 @@ impl Series {
                 Operator::Lt => value < limit.value,
                 Operator::Eq => value == limit.value,
             });
-        let touched = !self.updates.is_empty();
-        Standing { value, tally, period_start, period_end: self.period_end(at), breached, touched }
+        let (touched, refused) = (!self.updates.is_empty(), self.refused);
+        Standing { value, tally, period_start, period_end: self.period_end(at), breached, touched, refused }
     }
 
     /// The newest live period.

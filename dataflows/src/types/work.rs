@@ -159,6 +159,23 @@ pub enum Outcome {
     Duplicate,
     /// The series was deleted before the update; not counted.
     Gone,
+    /// It would have moved the value past a `block` limit; not counted, its id is not remembered.
+    Refused,
+    /// The live period of its event time is no longer open, so that a `block` limit cannot be held there; likewise.
+    TooLate,
+}
+
+/// What an update would have done to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The value of the live period of the event's own time, without the update.
+    pub value: Amount,
+    /// The limit.
+    pub limit: Amount,
+    /// When that live period ends; none if it never does, or has ended.
+    pub resets_at: Option<Micros>,
+    /// Whether the amount would be admitted in a live period that has just begun.
+    pub fits_anew: bool,
 }
 
 /// The answer to one waiting update.
@@ -177,6 +194,8 @@ pub struct Decision {
     pub current: Amount,
     /// The arrival stamp.
     pub arrival: Micros,
+    /// With `Refused`, and only then: why.
+    pub refusal: Option<Refusal>,
 }
 
 /// A series as a reader sees it at a moment.
@@ -194,6 +213,8 @@ pub struct Standing {
     pub breached: bool,
     /// Whether the series ever had an update.
     pub touched: bool,
+    /// Updates that this process has refused to somebody who waited for the answer, `TooLate` not among them.
+    pub refused: u64,
 }
 
 /// How a row is written.

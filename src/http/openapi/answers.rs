@@ -126,6 +126,14 @@ fn problem() -> Shape {
         ("field?", Shape::text().about("The field at fault, dotted.")),
         ("valid?", Shape::list(Shape::text()).about("What the field may be.")),
         ("max_bytes?", Shape::count().about("With 413: the greatest body.")),
+        ("current_value?", Shape::amount().about("With 429: the value that the update would have moved.")),
+        ("limit_value?", Shape::amount().about("With 429: the limit that it would have passed.")),
+        (
+            "resets_at?",
+            Shape::moment()
+                .or_null()
+                .about("With 429: when the value begins anew; `null` if no end of a period will help."),
+        ),
         (
             "outcome?",
             Shape::word(["rejected", "unknown"]).about(
@@ -205,6 +213,9 @@ fn reading() -> Shape {
         ("limit_operator", Shape::option(&OPERATORS).or_null()),
         ("limit_breached", Shape::flag().or_null()),
         ("breach_action", Shape::option(&ACTIONS).or_null()),
+        ("limit_source", Shape::word(["series"]).or_null().about("Whose limit it is.")),
+        ("remaining", Shape::amount().or_null().about("How far the value may still go, with SUM and COUNT.")),
+        ("refused", Shape::count().about("Updates refused since the start of the service.")),
         ("as_of", Shape::moment()),
         ("timestamp", Shape::of("integer").about("As `as_of`, in unix seconds.")),
     ])

@@ -1,7 +1,7 @@
 //! What each endpoint is called, takes and answers; the rest follows from its row in the table of routes. One arm for
 //! each endpoint and none for the rest: a new route does not compile before it is described.
 
-use crate::http::error::Title::{self, Conflict, NotFound, Unprocessable};
+use crate::http::error::Title::{self, Conflict, NotFound, PlanLimitExceeded, Unprocessable};
 use crate::http::routes::Endpoint;
 
 const SERVICE: &str = "Service";
@@ -118,7 +118,7 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         )
         .takes("NewMetric")
         .answers(201, "The series is there.", "MetricCreated")
-        .refuses(&[Conflict, Unprocessable])
+        .refuses(&[Conflict, Unprocessable, PlanLimitExceeded])
         .idempotent(),
         Endpoint::MetricList => new(
             METRICS,
@@ -131,11 +131,12 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             METRICS,
             "updateMetric",
             "Record one update",
-            "Answered once it is durable; a reading that starts after the answer sees it.",
+            "Answered once it is durable; a reading that starts after the answer sees it. With `block` an update \
+             that would pass the limit is refused with `plan_limit_exceeded` and changes nothing.",
         )
         .takes("NewUpdate")
         .answers(200, "It is recorded.", "UpdateRecorded")
-        .refuses(&[Unprocessable])
+        .refuses(&[Unprocessable, PlanLimitExceeded])
         .idempotent(),
         Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.").answers(
             200,
