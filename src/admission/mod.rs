@@ -16,7 +16,7 @@ mod pressure;
 use std::sync::Arc;
 
 use dataflows::types::packed::{self, Item, Keyed};
-use dataflows::types::{Action, Amount, Decision, EventId, Micros, Outcome, SeriesState, Standing};
+use dataflows::types::{Action, Amount, Decision, EventId, Micros, Outcome, Refusal, SeriesState, Standing};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -32,7 +32,7 @@ pub use pressure::{Bounds, Permit};
 /// How far ahead of the clock an event may be.
 const AHEAD_MAX: i64 = 300 * Micros::PER_SECOND;
 /// How long a client is told to wait for a new live period at most, in seconds.
-const WAIT_MAX_SECS: i64 = 3_600;
+const WAIT_MAX_SECS: u32 = 3_600;
 
 /// One update on its way in.
 pub struct UpdateRequest {
@@ -280,14 +280,12 @@ impl Admission {
                 let refusal = refusal.expect("meter gives each refusal with its reason");
                 // Sent again, an update without a timestamp of its own belongs to the period of then.
                 let moves_on = request.event_at.is_none() || self.age_max_secs(request) == 0;
-                let wait_secs = refusal.resets_at.map(|at| Micros(at.0 - decision.arrival.0).seconds_up());
-                let helps = refusal.fits_anew && moves_on;
-                let wait_secs = wait_secs.filter(|secs| helps && *secs <= WAIT_MAX_SECS);
+                let wait_secs = wait_secs(&refusal, decision.arrival).filter(|_| moves_on);
                 Err(AdmissionError::Refused {
                     value: refusal.value,
                     limit: refusal.limit,
                     resets_at: refusal.resets_at,
-                    retry_after_secs: wait_secs.and_then(|secs| u32::try_from(secs).ok()),
+                    retry_after_secs: wait_secs,
                 })
             }
         }
@@ -353,6 +351,14 @@ impl UpdateRequest {
     }
 }
 
+/// After how many seconds an update of the same amount would be admitted, if waiting for a new live period helps and does
+/// not take longer than an hour.
+fn wait_secs(refusal: &Refusal, now: Micros) -> Option<u32> {
+    let resets_at = refusal.resets_at.filter(|_| refusal.fits_anew)?;
+    let secs = Micros(resets_at.0 - now.0).seconds_up();
+    u32::try_from(secs).ok().filter(|secs| *secs <= WAIT_MAX_SECS)
+}
+
 /// 128 bits of BLAKE3 over a namespace and parts, each with its length before it.
 fn hash128(namespace: &[u8], parts: &[&[u8]]) -> u128 {
     let mut hasher = blake3::Hasher::new();
@@ -373,5 +379,24 @@ struct Finish<'a> {
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
         self.keys.finish(self.key_hash);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_to_wait_where_an_hour_at_most_helps() {
+        let wait = |resets_at: Option<i64>, fits_anew| {
+            let resets_at = resets_at.map(Micros);
+            let refusal = Refusal { value: Amount::ZERO, limit: Amount::ZERO, resets_at, fits_anew };
+            wait_secs(&refusal, Micros(0))
+        };
+        assert_eq!(wait(Some(1), true), Some(1), "rounded up");
+        assert_eq!(wait(Some(3_600 * Micros::PER_SECOND), true), Some(3_600));
+        assert_eq!(wait(Some(3_600 * Micros::PER_SECOND + 1), true), None, "too long");
+        assert_eq!(wait(Some(1), false), None, "the amount alone passes the limit");
+        assert_eq!(wait(None, true), None, "no period ends");
     }
 }

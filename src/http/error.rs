@@ -326,3 +326,32 @@ impl From<StoreError> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(resets_at: Option<Micros>, retry_after_secs: Option<u32>) -> (Reply, serde_json::Value) {
+        let (value, limit) = (Amount::from_units(7), Amount::from_units(8));
+        let refused = AdmissionError::Refused { value, limit, resets_at, retry_after_secs };
+        let reply = ApiError::from(refused).into_reply("req_test");
+        let body = serde_json::from_slice(&reply.body).expect("a problem is JSON");
+        (reply, body)
+    }
+
+    #[test]
+    fn a_refusal_has_its_members_and_says_how_long_to_wait_only_where_that_helps() {
+        let (reply, body) = refused(Some(Micros::from_seconds(60)), Some(17));
+        assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(reply.headers, [(RETRY_AFTER, HeaderValue::from(17))]);
+        assert_eq!(body["title"], "Plan limit exceeded");
+        assert_eq!(body["resets_at"], "1970-01-01T00:01:00Z");
+        assert_eq!([body["current_value"].as_f64(), body["limit_value"].as_f64()], [Some(7.0), Some(8.0)]);
+        let (reply, body) = refused(None, None);
+        assert!(reply.headers.is_empty());
+        assert_eq!(body.get("resets_at"), Some(&serde_json::Value::Null), "there, and null");
+        let other = ApiError::from(AdmissionError::TooLate).into_reply("req_test");
+        assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(!String::from_utf8_lossy(&other.body).contains("resets_at"));
+    }
+}

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use dataflows::types::{Amount, Micros};
 use tracktags::admission::parse::names::rfc3339;
+use tracktags::http::routes::{Endpoint, ROUTES};
 
+use super::openapi;
 use super::support::api::{self, Client, Outcome};
 use super::support::server::{Launch, Server};
 use super::support::{Random, rounds, until};
@@ -40,6 +42,12 @@ fn value(client: &Client, name: &str) -> Amount {
 
 fn units(units: i64) -> Amount {
     Amount::from_units(units)
+}
+
+/// Panics unless the OpenAPI document describes the answer.
+fn described(endpoint: Endpoint, outcome: &Outcome) {
+    let route = ROUTES.iter().find(|route| route.endpoint == endpoint).expect("each endpoint has a route");
+    openapi::describes(route, outcome);
 }
 
 /// True if it was admitted, false if the limit refused it; anything else is wrong.
@@ -99,6 +107,8 @@ fn a_refusal_says_what_would_help() {
         let Outcome::Rejected(429, body) = client.put(&path(name), r#"{"value": 2, "id": "b"}"#) else {
             panic!("{name} admits past its limit");
         };
+        described(Endpoint::MetricUpdate, &Outcome::Rejected(429, body.clone()));
+        described(Endpoint::MetricRead, &client.get(&path(name)));
         assert_eq!(api::text(&body, "title").as_deref(), Some("Plan limit exceeded"), "{body}");
         assert_eq!(api::amount(&body, "current_value"), Some(units(999)), "{body}");
         assert_eq!(api::amount(&body, "limit_value"), Some(units(LIMIT)), "{body}");

@@ -123,3 +123,62 @@ impl Meter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Driver, Settings};
+    use crate::types::{
+        Action, Command, Limit, MetricType, Operation, Operator, SeriesId, Shape, Span, Work,
+    };
+
+    const TEN: Limit =
+        Limit { value: Amount::from_units(10), operator: Operator::Gte, action: Action::Block };
+
+    fn shape(flush: Span, reset: Span) -> Shape {
+        Shape {
+            operation: Operation::Sum,
+            metric_type: MetricType::Reset,
+            flush,
+            reset,
+            initial_value: Amount::ZERO,
+            batch: Span::S15,
+            stored: true,
+            limit: Some(TEN),
+            max_event_age_secs: 3_600,
+            cleanup_after_days: None,
+        }
+    }
+
+    /// What becomes of amounts that arrive at those seconds, the event time being the arrival.
+    fn outcomes(shape: Shape, sent: &[(i64, i64)]) -> Vec<Outcome> {
+        let sent = sent.to_vec();
+        timely::execute_directly(move |worker| {
+            let mut driver = Driver::new(worker, &Settings { workers: 1, dedup_horizon_secs: 3_600 });
+            let mut output = Output::default();
+            let commands = vec![Command::Open { slot: 0, series: SeriesId(1), shape }];
+            driver.submit(Work::Commands { epoch: 1, stamp: Micros(0), commands });
+            for (epoch, (seconds, units)) in (2..).zip(sent) {
+                let stamp = Micros::from_seconds(seconds);
+                let update = Update { slot: 0, item: 0, event_at: stamp, amount: Amount::from_units(units) };
+                driver.submit(Work::Updates { epoch, stamp, updates: vec![update], ids: Vec::new() });
+                driver.step(worker, &mut output);
+            }
+            driver.close(worker);
+            output.decisions.iter().map(|decision| decision.outcome).collect()
+        })
+    }
+
+    #[test]
+    fn a_clock_that_went_back_lifts_no_limit() {
+        for (flush, reset) in [(Span::S1, Span::S1), (Span::S1, Span::S5)] {
+            // By the greatest stamp the period of second 1,000 is closed long since.
+            let sent = [(1_000, 9), (2_000, 10), (1_000, 1), (1_000, 1), (900, 10), (900, 1), (2_001, 10)];
+            let outcomes = outcomes(shape(flush, reset), &sent);
+            let back = &outcomes[4..6];
+            assert_eq!(back, [Outcome::Admitted, Outcome::Refused], "{flush} {reset}: {outcomes:?}");
+            assert_eq!(outcomes[1], Outcome::Admitted, "{flush} {reset}: {outcomes:?}");
+            assert_eq!(outcomes[3], Outcome::Refused, "{flush} {reset}: {outcomes:?}");
+        }
+    }
+}
