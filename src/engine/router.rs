@@ -141,17 +141,22 @@ impl Router {
         }
         // The sink wrote in the order of the epochs: nothing is emitted before the last one it came to.
         let settled = stored.classes.values().all(|&(upper, _)| upper < epoch);
+        // Within an epoch it wrote class after class: others may be in when one was begun.
+        let begun = stored.doubt.and_then(|doubt| doubt.begun).filter(|&(class, upper)| {
+            let is_before = |(other, last)| last < epoch || (last == epoch && other != class);
+            upper == epoch && stored.classes.iter().all(|(&other, &(last, _))| is_before((other, last)))
+        });
         let emit = {
             let mut emissions = self.shared.emissions();
             for &(class, through) in known.iter().filter(|(_, through)| through.0 != u32::MAX) {
                 emissions.begin_after(class, epoch, through);
             }
-            match stored.doubt.and_then(|doubt| doubt.begun) {
-                Some((class, upper)) if upper == epoch && settled => {
+            match begun {
+                Some((class, _)) => {
                     due.insert(class);
                     emissions.begin_again(class)
                 }
-                _ => emissions.begin(if settled { due } else { ClassSet::default() }),
+                None => emissions.begin(if settled { due } else { ClassSet::default() }),
             }
         };
         self.state.pending = ClassSet(due.0 & !emit.0);
