@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use dataflows::types::{Action, Amount, Limit, MetricType, Micros, Operation, Operator, Shape, Span};
+use dataflows::types::{
+    Action, Amount, Limit, LimitSource, MetricType, Micros, Notify, Operation, Operator, Shape, Span,
+};
 
 /// Updates in an epoch.
 pub const EPOCH: usize = 65_536;
@@ -119,6 +121,8 @@ pub fn shapes() -> [(&'static str, Shape); 3] {
         batch: Span::M1,
         stored: true,
         limit: Some(limit),
+        limit_source: LimitSource::Series,
+        notify: Notify::NONE,
         max_event_age_secs: 86_400,
         cleanup_after_days: None,
     };

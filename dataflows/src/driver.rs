@@ -3,20 +3,21 @@
 //! In: works in rising epochs, acknowledgements of emissions, reads. Out: decisions and batches. A driver and its worker
 //! live on one thread; reads are answered between steps and see every epoch that was stepped.
 //!
-//! It does not wait, park or wake: its owner does.
+//! It does not wait, park or wake: its owner does. The exception are facts, which all workers must pass together.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
-use timely::dataflow::operators::probe::Handle as ProbeHandle;
 use timely::worker::Worker;
 
-use crate::graph::{self, Input, Shared};
+use crate::graph::{self, Ends, Shared};
 pub use crate::operators::batch::PackedBatch;
 use crate::operators::meter::Meter;
-pub use crate::operators::meter::Output;
+pub use crate::operators::meter::{Limited, Output};
 use crate::types::{
-    ClassSet, Decision, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Update, Work,
+    ClassSet, Command, Decision, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Update, Work,
 };
 
 /// What the dataflow must know before it begins.
@@ -28,40 +29,88 @@ pub struct Settings {
     pub dedup_horizon_secs: u32,
 }
 
+/// How long a worker sleeps at most while others have yet to pass an epoch of facts: they wake it.
+const OTHERS_PAUSE: Duration = Duration::from_millis(1);
+
 /// One worker's end of the dataflow.
 pub struct Driver {
-    input: Input,
-    probe: ProbeHandle<Epoch>,
+    ends: Ends,
     shared: Rc<RefCell<Shared>>,
+    /// The last epoch that was handed in.
     submitted: Epoch,
+    /// Works in the graph that meter has not applied.
+    under_way: u64,
+    /// Works behind an epoch of facts, which go on when its limits are known.
+    waiting: VecDeque<Work>,
+    /// The epoch of facts that the limits have yet to pass, and its stamp.
+    limiting: Option<(Epoch, Micros)>,
 }
 
 impl Driver {
     /// Builds the graph on this worker. All workers of the process must do so.
     pub fn new(worker: &mut Worker, settings: &Settings) -> Driver {
         let meter = Meter::new(worker.index() as u32, settings.dedup_horizon_secs);
-        let shared = Rc::new(RefCell::new(Shared { meter, output: Output::default(), emitting: 0 }));
-        let (input, probe) = graph::build(worker, &shared);
-        Driver { input, probe, shared, submitted: 0 }
+        let (output, limited) = (Output::default(), Vec::new());
+        let shared = Rc::new(RefCell::new(Shared { meter, output, emitting: 0, limited }));
+        let ends = graph::build(worker, &shared);
+        Driver { ends, shared, submitted: 0, under_way: 0, waiting: VecDeque::new(), limiting: None }
     }
 
-    /// Hands in this worker's share of an epoch. Panics unless epochs rise.
+    /// Hands in this worker's share of an epoch. Panics unless epochs rise; facts may share theirs with the commands
+    /// before and the time entry behind them.
     pub fn submit(&mut self, work: Work) {
         let epoch = work.epoch();
-        assert!(epoch > self.submitted, "epoch {epoch} behind {}", self.submitted);
+        assert!(epoch >= self.submitted, "epoch {epoch} behind {}", self.submitted);
         self.submitted = epoch;
-        // See the header of `graph`: updates are no new time.
-        if !matches!(work, Work::Updates { .. }) {
-            self.input.advance_to(epoch);
+        match self.limiting {
+            Some(_) => self.waiting.push_back(work),
+            None => self.enter(work),
         }
-        self.input.send(work);
-        self.input.flush();
     }
 
-    /// Runs until everything submitted has been applied on this worker; appends what it led to.
+    fn enter(&mut self, work: Work) {
+        match work {
+            Work::Facts { epoch, stamp, facts } => {
+                for (fact, difference) in facts {
+                    self.ends.facts.update_at(fact, epoch, difference);
+                }
+                self.ends.facts.advance_to(epoch + 1);
+                self.ends.facts.flush();
+                self.limiting = Some((epoch, stamp));
+            }
+            work => {
+                // See the header of `graph`: updates are no new time.
+                if !matches!(work, Work::Updates { .. }) {
+                    self.ends.works.advance_to(work.epoch());
+                }
+                self.under_way += 1;
+                self.ends.works.send(work);
+                self.ends.works.flush();
+            }
+        }
+    }
+
+    /// Runs until everything submitted has been applied on this worker; appends what it led to. With facts among it,
+    /// it waits until all workers have come to them.
     pub fn step(&mut self, worker: &mut Worker, out: &mut Output) {
-        while !self.is_idle() {
-            worker.step();
+        loop {
+            while !self.is_idle() {
+                worker.step();
+            }
+            let Some((epoch, stamp)) = self.limiting else { break };
+            while self.ends.limits.less_equal(&epoch) {
+                worker.step_or_park(Some(OTHERS_PAUSE));
+            }
+            self.limiting = None;
+            let commands = self.limits();
+            if !commands.is_empty() {
+                self.enter(Work::Commands { epoch, stamp, commands });
+            }
+            while self.limiting.is_none()
+                && let Some(work) = self.waiting.pop_front()
+            {
+                self.enter(work);
+            }
         }
         let output = &mut self.shared.borrow_mut().output;
         out.decisions.append(&mut output.decisions);
@@ -74,14 +123,29 @@ impl Driver {
             (&mut out.late, &mut output.late),
             (&mut out.refused, &mut output.refused),
             (&mut out.too_late, &mut output.too_late),
+            (&mut out.limited.series, &mut output.limited.series),
+            (&mut out.limited.breached, &mut output.limited.breached),
         ] {
             *total += std::mem::take(part);
         }
     }
 
+    /// What the limits graph has said since the last call, one command a series, in the order of their numbers.
+    fn limits(&mut self) -> Vec<Command> {
+        let mut rows = std::mem::take(&mut self.shared.borrow_mut().limited);
+        // Differences of one series stand together, and what is taken away before what is put in its place.
+        rows.sort_unstable_by_key(|&((place, _), difference)| (place, difference));
+        let of_series = rows.chunk_by(|((left, _), _), ((right, _), _)| left == right);
+        let commands = of_series.filter_map(|rows| {
+            let &((place, limit), difference) = rows.last()?;
+            Some(Command::Limit { slot: place.slot, limit: (difference > 0).then_some(limit) })
+        });
+        commands.collect()
+    }
+
     fn is_idle(&self) -> bool {
         let shared = self.shared.borrow();
-        shared.meter.applied() >= self.submitted && shared.emitting == 0
+        shared.meter.works() >= self.under_way && shared.emitting == 0
     }
 
     /// The emission of a class at an epoch is in the store. After a restart: the stored progress, before any work.
@@ -168,16 +232,17 @@ impl Driver {
 
     /// Ends the input and runs until all workers have ended theirs.
     pub fn close(self, worker: &mut Worker) {
-        let Driver { input, probe, .. } = self;
-        input.close();
-        worker.step_or_park_while(None, || !probe.done());
+        let Ends { works, probe, facts, limits } = self.ends;
+        works.close();
+        drop(facts);
+        worker.step_or_park_while(None, || !(probe.done() && limits.done()));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Amount, Command, MetricType, Operation, Outcome, RowKind, Shape, Tally};
+    use crate::types::{Amount, LimitSource, MetricType, Notify, Operation, Outcome, RowKind, Shape, Tally};
 
     const EVERY_5_SECONDS: Shape = Shape {
         operation: Operation::Sum,
@@ -188,6 +253,8 @@ mod tests {
         batch: Span::S30,
         stored: true,
         limit: None,
+        limit_source: LimitSource::Series,
+        notify: Notify::NONE,
         max_event_age_secs: 3_600,
         cleanup_after_days: None,
     };

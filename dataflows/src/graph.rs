@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   works ─▶ meter ─▶ batch ─▶ probe
-//!              │         └─▶ batches     ┐ the driver's output
-//!              └─▶ decisions             ┘
+//!     ▲        │         └─▶ batches     ┐ the driver's output
+//!     │        └─▶ decisions             ┘
+//!     └──── commands ◀──┐
+//!   facts ─▶ limits ────┘                  a graph of its own, with a probe of its own
 //! ```
 //!
 //! * A record of `works` is one worker's share of one epoch. The engine has routed it, so all channels are `Pipeline`.
@@ -11,26 +13,32 @@
 //!   frontier has passed it.
 //! * The timestamp is the epoch of the last definition or time entry. Progress is a message to every worker, which wakes
 //!   it; a group of updates changes nothing that a frontier is asked for.
-//! * `limits`, a differential graph of its own that only definition epochs advance, will hand meter the effective limit
-//!   of a series; until then it is the one in the shape.
+//! * `limits`, a differential graph that only facts advance, says which limit a series has. Each worker waits until it
+//!   has passed the epoch, and hands meter what came to its series as commands of the same epoch, in the order of their
+//!   numbers: what meter sees depends on the facts alone. An idle graph costs updates nothing.
 //! * Meter applies on arrival: the records of a worker are in epoch order. Only the probe waits for the frontier.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use differential_dataflow::input::{Input as _, InputSession};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
-use timely::dataflow::operators::{Input as _, Operator as _};
+use timely::dataflow::operators::{Input as _, Inspect as _, Operator as _};
 use timely::dataflow::{InputHandle, Scope, Stream};
 use timely::worker::Worker;
 
 use crate::operators::batch::PackedBatch;
+use crate::operators::limits::limits;
 use crate::operators::meter::{Meter, Output};
-use crate::types::{Epoch, Work};
+use crate::types::{EffectiveLimit, Epoch, Fact, Place, Work};
 
 /// Where the driver puts works.
 pub(crate) type Input = InputHandle<Epoch, CapacityContainerBuilder<Vec<Work>>>;
+
+/// Where the driver puts facts.
+pub(crate) type Facts = InputSession<Epoch, Fact, isize>;
 
 /// What the operators of one worker share with its driver: the worker is one thread, and borrows end with each record.
 pub(crate) struct Shared {
@@ -40,17 +48,39 @@ pub(crate) struct Shared {
     pub output: Output,
     /// Emissions on their way from meter to the output.
     pub emitting: usize,
+    /// Changed limits of this worker's series: (row, 1 or -1).
+    pub limited: Vec<((Place, EffectiveLimit), isize)>,
+}
+
+/// The driver's end of the graph.
+pub(crate) struct Ends {
+    /// Works in.
+    pub works: Input,
+    /// Everything behind meter has passed.
+    pub probe: ProbeHandle<Epoch>,
+    /// Facts in.
+    pub facts: Facts,
+    /// All limits have passed.
+    pub limits: ProbeHandle<Epoch>,
 }
 
 /// Builds the graph on this worker.
-pub(crate) fn build(worker: &mut Worker, shared: &Rc<RefCell<Shared>>) -> (Input, ProbeHandle<Epoch>) {
+pub(crate) fn build(worker: &mut Worker, shared: &Rc<RefCell<Shared>>) -> Ends {
     let mut works = Input::new();
     let probe = ProbeHandle::new();
     worker.dataflow_named("metering", |graph: Scope<'_, Epoch>| {
         let changes = meter(graph.input_from(&mut works), shared);
         batch(changes, shared).probe_with(&probe);
     });
-    (works, probe)
+    let of_limits = Rc::clone(shared);
+    let (facts, limits) = worker.dataflow_named("limits", |graph: Scope<'_, Epoch>| {
+        let (input, facts) = graph.new_collection();
+        let changed = limits(facts).inner.inspect(move |(row, _epoch, difference)| {
+            of_limits.borrow_mut().limited.push((*row, *difference));
+        });
+        (input, changed.probe().0)
+    });
+    Ends { works, probe, facts, limits }
 }
 
 /// Applies each work and passes on what is due.

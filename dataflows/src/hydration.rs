@@ -131,7 +131,9 @@ mod tests {
 
     use super::*;
     use crate::driver::{Driver, Output, Settings};
-    use crate::types::{Command, Epoch, Micros, Reading, RowKind, Span, Standing, Update, Work};
+    use crate::types::{
+        Command, Epoch, LimitSource, Micros, Notify, Reading, RowKind, Span, Standing, Update, Work,
+    };
 
     /// What happens next: seconds that pass, whose series, how late, how much; or a cut of it.
     type Event = (i64, u32, i64, i64, bool);
@@ -153,6 +155,8 @@ mod tests {
             batch: Span::S15,
             stored: true,
             limit: None,
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: 3_600,
             cleanup_after_days: None,
         }

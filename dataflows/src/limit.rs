@@ -65,9 +65,10 @@ impl Shape {
         self.has_value(tally) && self.limit.is_some_and(|limit| limit.is_breached(self.value(tally)))
     }
 
-    /// Whether updates past the limit are refused.
+    /// Whether updates past the limit are refused. A mean has no side to stay on: a plan's `block` limit, which may meet
+    /// a series of any operation, is a `deny` limit there.
     pub fn blocks(&self) -> bool {
-        self.limit.is_some_and(|limit| limit.action == Action::Block)
+        self.operation != Operation::Avg && self.limit.is_some_and(|limit| limit.action == Action::Block)
     }
 
     /// Whether an update of this amount may be recorded in a live period with this tally. Where there is no value yet
@@ -85,7 +86,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{MetricType, Span};
+    use crate::types::{LimitSource, MetricType, Notify, Span};
     use proptest::prelude::*;
 
     #[test]
@@ -129,6 +130,8 @@ mod tests {
             batch: Span::S15,
             stored: true,
             limit: Some(limit),
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: 60,
             cleanup_after_days: None,
         }
@@ -144,12 +147,19 @@ mod tests {
     }
 
     fn operations() -> impl Strategy<Value = Operation> {
-        let all = [Operation::Sum, Operation::Count, Operation::Max, Operation::Min, Operation::Avg];
+        let all = [Operation::Sum, Operation::Count, Operation::Max, Operation::Min];
         proptest::sample::select(all.to_vec())
     }
 
     fn operators() -> impl Strategy<Value = Operator> {
         proptest::sample::select(vec![Operator::Gte, Operator::Gt, Operator::Lte, Operator::Lt])
+    }
+
+    #[test]
+    fn a_mean_is_never_held() {
+        let limit = Limit { value: Amount(10), operator: Operator::Gte, action: Action::Block };
+        let shape = shape(Operation::Avg, Amount::ZERO, limit);
+        assert!(!shape.blocks() && shape.admits(&Tally::of(Amount(9)), Amount(100)));
     }
 
     proptest! {

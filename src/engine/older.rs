@@ -5,8 +5,8 @@
 //! | 4 | before cleanup took effect | `SeriesState` without cleanup: the definition says whether the series is cleaned, and its last update counts as arrived at the last time entry before the snapshot |
 
 use dataflows::types::{
-    Amount, Limit, MergeState, MetricType, Micros, Operation, PeriodState, SeriesId, SeriesSpec, SeriesState,
-    Shape, Span, WindowState,
+    Amount, Limit, LimitSource, MergeState, MetricType, Micros, Notify, Operation, PeriodState, SeriesId,
+    SeriesSpec, SeriesState, Shape, Span, WindowState,
 };
 use serde::Deserialize;
 
@@ -54,6 +54,8 @@ impl WithoutCleanup {
             batch: self.shape.batch,
             stored: self.shape.stored,
             limit: self.shape.limit,
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: self.shape.max_event_age_secs,
             cleanup_after_days: spec.cleanup_after_days,
         };

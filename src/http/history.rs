@@ -190,7 +190,8 @@ fn show(point: &HistoryRow) -> Json {
 mod tests {
     use super::*;
     use dataflows::types::{
-        ClassSet, CleanupState, MetricType, Operation, PeriodState, SeriesId, Shape, Span,
+        ClassSet, CleanupState, LimitSource, MetricType, Notify, Operation, PeriodState, SeriesId, Shape,
+        Span,
     };
 
     const MINUTE: i64 = 60 * Micros::PER_SECOND;
@@ -226,6 +227,8 @@ mod tests {
             batch: Span::S15,
             stored: true,
             limit: None,
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: 0,
             cleanup_after_days: None,
         };

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use dataflows::reference::{Arrival, Change, Reference};
 use dataflows::types::{
-    Action, Amount, EventId, Limit, MetricType, Micros, Operation, Operator, Outcome, SeriesId, Shape, Span,
+    Action, Amount, EventId, Limit, LimitSource, MetricType, Micros, Notify, Operation, Operator, Outcome,
+    SeriesId, Shape, Span,
 };
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -23,6 +24,8 @@ const MINUTES: Shape = Shape {
     batch: Span::S15,
     stored: true,
     limit: Some(TEN),
+    limit_source: LimitSource::Series,
+    notify: Notify::NONE,
     max_event_age_secs: 86_400,
     cleanup_after_days: None,
 };

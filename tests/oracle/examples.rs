@@ -2,8 +2,8 @@
 
 use dataflows::reference::{Arrival, Change, Reference};
 use dataflows::types::{
-    Amount, ClassSet, Epoch, EventId, MetricType, Micros, Operation, Outcome, Row, RowKind, SeriesId, Shape,
-    Span,
+    Amount, ClassSet, Epoch, EventId, LimitSource, MetricType, Micros, Notify, Operation, Outcome, Row,
+    RowKind, SeriesId, Shape, Span,
 };
 
 const SERIES: SeriesId = SeriesId(1);
@@ -17,6 +17,8 @@ const HOURLY: Shape = Shape {
     batch: Span::S15,
     stored: true,
     limit: None,
+    limit_source: LimitSource::Series,
+    notify: Notify::NONE,
     max_event_age_secs: 86_400,
     cleanup_after_days: None,
 };

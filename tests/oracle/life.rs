@@ -7,8 +7,8 @@ use std::sync::Arc;
 use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{
-    Batch, Command, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row, SeriesId,
-    SeriesState, Span, Standing, Update, Work,
+    Batch, Command, Decision, EffectiveLimit, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row,
+    SeriesId, SeriesState, Span, Standing, Update, Work,
 };
 use timely::worker::Worker;
 
@@ -179,7 +179,7 @@ impl Hand {
             Entry::Updates { stamp, arrivals } => self.updates(epoch, *stamp, arrivals),
             Entry::Changes { stamp, changes } => {
                 let commands: Vec<Command> =
-                    changes.iter().filter_map(|change| self.command(change)).collect();
+                    changes.iter().flat_map(|change| self.commands(change)).collect();
                 (!commands.is_empty()).then_some(Work::Commands { epoch, stamp: *stamp, commands })
             }
             Entry::Time { at, emit, stored } => {
@@ -232,21 +232,26 @@ impl Hand {
         (!updates.is_empty()).then_some(Work::Updates { epoch, stamp, updates, ids })
     }
 
-    fn command(&mut self, change: &Change) -> Option<Command> {
+    fn commands(&mut self, change: &Change) -> Vec<Command> {
         let (Change::Open(series, _)
         | Change::Reshape(series, _)
         | Change::Cut(series)
         | Change::Close(series)) = *change;
         if !self.owns(series) {
-            return None;
+            return Vec::new();
         }
         let slot = self.slot(series);
-        Some(match *change {
-            Change::Open(_, shape) => Command::Open { slot, series, shape },
-            Change::Reshape(_, shape) => Command::Reshape { slot, shape },
-            Change::Cut(_) => Command::Cut { slot },
-            Change::Close(_) => Command::Close { slot },
-        })
+        match *change {
+            Change::Open(_, shape) => vec![Command::Open { slot, series, shape }],
+            Change::Reshape(_, shape) => {
+                let effective =
+                    |limit| EffectiveLimit { limit, source: shape.limit_source, notify: shape.notify };
+                let limit = Command::Limit { slot, limit: shape.limit.map(effective) };
+                vec![Command::Reshape { slot, shape }, limit]
+            }
+            Change::Cut(_) => vec![Command::Cut { slot }],
+            Change::Close(_) => vec![Command::Close { slot }],
+        }
     }
 
     fn settle(&mut self, worker: &mut Worker, moments: &[Micros]) -> Seen {

@@ -4,7 +4,9 @@
 //! and the clock, and makes journal entries of it. Spans are short and moments sit on edges, so that a few entries cross
 //! many boundaries.
 
-use dataflows::types::{Action, Amount, Limit, MetricType, Operation, Operator, Shape, Span};
+use dataflows::types::{
+    Action, Amount, Limit, LimitSource, MetricType, Notify, Operation, Operator, Shape, Span,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -320,6 +322,8 @@ pub fn shape() -> impl Strategy<Value = Shape> {
                 batch,
                 stored,
                 limit,
+                limit_source: LimitSource::Series,
+                notify: Notify::NONE,
                 max_event_age_secs,
                 cleanup_after_days,
             }

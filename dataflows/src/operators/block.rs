@@ -129,7 +129,8 @@ mod tests {
     use super::*;
     use crate::driver::{Driver, Settings};
     use crate::types::{
-        Action, Command, Limit, MetricType, Operation, Operator, SeriesId, Shape, Span, Work,
+        Action, Command, Limit, LimitSource, MetricType, Notify, Operation, Operator, SeriesId, Shape, Span,
+        Work,
     };
 
     const TEN: Limit =
@@ -145,6 +146,8 @@ mod tests {
             batch: Span::S15,
             stored: true,
             limit: Some(TEN),
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: 3_600,
             cleanup_after_days: None,
         }

@@ -82,7 +82,7 @@ pub(crate) fn horizon(flush: Span, now: Micros) -> Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Amount, Operation};
+    use crate::types::{Amount, LimitSource, Notify, Operation};
 
     fn shape(metric_type: MetricType, reset: Span) -> Shape {
         Shape {
@@ -94,6 +94,8 @@ mod tests {
             batch: Span::S15,
             stored: true,
             limit: None,
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: 3600,
             cleanup_after_days: None,
         }

@@ -290,6 +290,8 @@ impl Ledger {
             period_start: period.start,
             period_end: period.end,
             breached: shape.is_breached(&tally),
+            limit: shape.limit,
+            limit_source: shape.limit_source,
             touched: self.state.touched,
             refused: 0,
         }

@@ -30,8 +30,8 @@ use super::snapshot::Snapshot;
 use super::tick::{LENGTHS_MICROS, SPANS, Tick};
 use crate::prefetch::prefetch;
 use crate::types::{
-    Amount, ClassSet, Command, Decision, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId, SeriesState,
-    Shape, Span, Standing, Update, Work,
+    Amount, ClassSet, Command, Decision, EffectiveLimit, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId,
+    SeriesState, Shape, Span, Standing, Update, Work,
 };
 
 /// How many updates ahead a cell is asked for, then what a late one or a new window will touch.
@@ -66,6 +66,17 @@ pub struct Output {
     pub refused: u64,
     /// Updates not counted because their live period was no longer open and their series has such a limit.
     pub too_late: u64,
+    /// What changed limits did.
+    pub limited: Limited,
+}
+
+/// What changed limits did to series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// Series whose effective limit became another.
+    pub series: u64,
+    /// Those of them that were within their limit, or had none, and are past it now.
+    pub breached: u64,
 }
 
 /// The series of one worker.
@@ -81,7 +92,7 @@ pub(crate) struct Meter {
     /// By slot: see `Standing::refused`.
     pub(super) refused: HashMap<u32, u64, FixedState>,
     pub(super) tick: Tick,
-    applied: Epoch,
+    works: u64,
     /// The next slot to be looked at for windows that have left.
     sweep: u32,
     pub(super) snapshot: Option<Snapshot>,
@@ -100,20 +111,20 @@ impl Meter {
             cleanup: Cleanup::default(),
             refused: HashMap::default(),
             tick: Tick::default(),
-            applied: 0,
+            works: 0,
             sweep: 0,
             snapshot: None,
         }
     }
 
-    /// The last epoch that was applied.
-    pub fn applied(&self) -> Epoch {
-        self.applied
+    /// How many works were applied.
+    pub fn works(&self) -> u64 {
+        self.works
     }
 
     /// Applies one work. What is due is handed to `emit`, as it is at this epoch.
     pub fn apply(&mut self, work: Work, out: &mut Output, emit: &mut dyn FnMut(PackedBatch)) {
-        self.applied = work.epoch();
+        self.works += 1;
         match work {
             Work::Updates { epoch, stamp, updates, ids } => {
                 self.advance(stamp);
@@ -125,8 +136,10 @@ impl Meter {
             }
             Work::Commands { stamp, commands, .. } => {
                 self.advance(stamp);
-                commands.into_iter().for_each(|command| self.apply_command(command));
+                commands.into_iter().for_each(|command| self.apply_command(command, out));
             }
+            // The driver makes commands of it.
+            Work::Facts { .. } => {}
             Work::Time { epoch, at, emit: due, stored } => {
                 self.advance(at);
                 self.clean();
@@ -302,19 +315,16 @@ impl Meter {
         Decision { item, outcome, late, breached, current, arrival, refusal }
     }
 
-    fn apply_command(&mut self, command: Command) {
+    fn apply_command(&mut self, command: Command, out: &mut Output) {
         match command {
             Command::Open { slot, series, shape } => self.plain.open(slot, series, &shape),
             Command::Reshape { slot, shape } => {
-                let quiet_max_secs = self.quiet_max_secs(slot);
-                if self.plain.flags(slot).is_plain() && self.plain.reshape(slot, &shape).is_err() {
-                    self.give_ledger(slot);
+                if !self.plain.flags(slot).is_closed() {
+                    let Shape { limit, limit_source, notify, .. } = *self.shape(slot);
+                    self.reshape(slot, Shape { limit, limit_source, notify, ..shape });
                 }
-                if let Some(ledger) = self.ledgers.get_mut(&slot) {
-                    ledger.reshape(shape, &self.tick);
-                }
-                self.rewatch(slot, quiet_max_secs);
             }
+            Command::Limit { slot, limit } => self.limit(slot, limit, out),
             Command::Cut { slot } => {
                 self.give_ledger(slot);
                 let class = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.cut(&self.tick));
@@ -331,6 +341,29 @@ impl Meter {
                 self.refused.remove(&slot);
             }
         }
+    }
+
+    fn reshape(&mut self, slot: u32, shape: Shape) {
+        let quiet_max_secs = self.quiet_max_secs(slot);
+        if self.plain.flags(slot).is_plain() && self.plain.reshape(slot, &shape).is_err() {
+            self.give_ledger(slot);
+        }
+        if let Some(ledger) = self.ledgers.get_mut(&slot) {
+            ledger.reshape(shape, &self.tick);
+        }
+        self.rewatch(slot, quiet_max_secs);
+    }
+
+    fn limit(&mut self, slot: u32, limit: Option<EffectiveLimit>, out: &mut Output) {
+        let Some(before) = self.standing(slot, self.tick.arrival) else { return };
+        let shape = self.shape(slot).limited(limit);
+        if shape == *self.shape(slot) {
+            return;
+        }
+        let after = shape.is_breached(&before.tally);
+        self.reshape(slot, shape);
+        out.limited.series += 1;
+        out.limited.breached += u64::from(after && !before.breached);
     }
 
     /// Emits what changed in a class. With `stored` the series up to that one are in the store already: they are only

@@ -115,6 +115,8 @@ impl Plain {
         let (old, cell) = (*self.shape(slot), *self.cells.get(slot));
         let kept = Shape {
             limit: old.limit,
+            limit_source: old.limit_source,
+            notify: old.notify,
             max_event_age_secs: old.max_event_age_secs,
             stored: old.stored,
             cleanup_after_days: old.cleanup_after_days,
@@ -426,6 +428,8 @@ impl Plain {
             period_start: period.start,
             period_end: period.end,
             breached: shape.is_breached(&tally),
+            limit: shape.limit,
+            limit_source: shape.limit_source,
             touched: self.cells.get(slot).flags.is_touched(),
             refused: 0,
         }

@@ -79,7 +79,7 @@ impl Shapes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Amount, MetricType, Operation, Span};
+    use crate::types::{Amount, LimitSource, MetricType, Notify, Operation, Span};
 
     fn shape(units: i64) -> Shape {
         Shape {
@@ -91,6 +91,8 @@ mod tests {
             batch: Span::S15,
             stored: true,
             limit: None,
+            limit_source: LimitSource::Series,
+            notify: Notify::NONE,
             max_event_age_secs: 60,
             cleanup_after_days: None,
         }

@@ -14,7 +14,8 @@ use crate::types::{Action, Amount, Micros, Operation, Operator, Outcome, Refusal
 impl Series {
     /// What becomes of an update that is no duplicate.
     pub(super) fn judge(&self, arrival: Micros, event_at: Micros, amount: Amount) -> Outcome {
-        if self.shape.limit.is_none_or(|limit| limit.action != Action::Block) {
+        let is_mean = self.shape.operation == Operation::Avg;
+        if is_mean || self.shape.limit.is_none_or(|limit| limit.action != Action::Block) {
             Outcome::Admitted
         } else if !self.is_open(event_at, arrival) {
             Outcome::TooLate

@@ -345,7 +345,9 @@ impl Series {
                 Operator::Eq => value == limit.value,
             });
         let (touched, refused) = (!self.updates.is_empty(), self.refused);
-        Standing { value, tally, period_start, period_end: self.period_end(at), breached, touched, refused }
+        let Shape { limit, limit_source, .. } = self.shape;
+        let period_end = self.period_end(at);
+        Standing { value, tally, period_start, period_end, breached, limit, limit_source, touched, refused }
     }
 
     /// The newest live period.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, AuditEntry, Limit, MetricType, Micros, Operation, SeriesId, SeriesKey, Shape, Span, StripeKey,
-    Webhook,
+    Amount, AuditEntry, Limit, LimitSource, MetricType, Micros, Notify, Operation, SeriesId, SeriesKey,
+    Shape, Span, StripeKey, Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -266,6 +266,8 @@ impl SeriesSpec {
             batch: self.batch_interval,
             stored: self.stored,
             limit: self.limit,
+            limit_source: LimitSource::Series,
+            notify: Notify::new(&self.notify_at),
             max_event_age_secs: self.max_event_age_secs.unwrap_or(default_max_event_age_secs),
             cleanup_after_days: self.cleanup_after_days,
         }

@@ -2,11 +2,13 @@
 //!
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
 //! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
+//! `limits` what limits are computed from,
 //! `secret` what of a tenant's is encrypted, `audit` who changed what.
 //! Nothing here computes more than a conversion.
 
 mod audit;
 mod definition;
+mod limits;
 pub mod packed;
 mod secret;
 mod series;
@@ -21,6 +23,7 @@ pub use definition::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec,
     StripeIntegration,
 };
+pub use limits::{EffectiveLimit, Fact, LimitSource, Notify, Place};
 pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};

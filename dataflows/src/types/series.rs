@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, Span};
+use super::{Amount, EffectiveLimit, LimitSource, Notify, Span};
 
 /// The dense number of a series, given in journal order and never reused: at most 2^32 - 1 series in the life of a
 /// journal. `worker = id % workers`.
@@ -139,6 +139,12 @@ pub struct Shape {
     pub stored: bool,
     /// The effective limit, if any.
     pub limit: Option<Limit>,
+    /// Why it applies. Not in snapshots: a start computes effective limits anew.
+    #[serde(skip)]
+    pub limit_source: LimitSource,
+    /// Where else messages are sent; likewise.
+    #[serde(skip)]
+    pub notify: Notify,
     /// How old an event may be, in seconds; 0 means that the event time is always the arrival.
     pub max_event_age_secs: u32,
     /// `cleanup_after` in days; none is `never`.
@@ -146,6 +152,16 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The shape with another effective limit.
+    pub fn limited(self, limit: Option<EffectiveLimit>) -> Shape {
+        Shape {
+            limit: limit.map(|effective| effective.limit),
+            limit_source: limit.map_or(LimitSource::Series, |effective| effective.source),
+            notify: limit.map_or(Notify::NONE, |effective| effective.notify),
+            ..self
+        }
+    }
+
     /// Whether a flush window and a live period are the same thing (until an admin reset cuts one).
     pub fn window_is_period(&self) -> bool {
         self.metric_type == MetricType::Reset && self.reset == self.flush

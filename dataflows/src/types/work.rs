@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amount, Epoch, Micros, Operation, SeriesId, Shape, Span, Tally};
+use super::{
+    Amount, EffectiveLimit, Epoch, Fact, Limit, LimitSource, Micros, Operation, SeriesId, Shape, Span, Tally,
+};
 
 /// `Update::item` of an update that nobody waits for.
 pub const NO_REPLY: u32 = u32::MAX;
@@ -84,12 +86,20 @@ pub enum Command {
         shape: Shape,
     },
     /// The definition changed. Operation, type and intervals change only while the series has had no update; should
-    /// one have slipped in, its tallies are kept and read in the new shape from then on.
+    /// one have slipped in, its tallies are kept and read in the new shape from then on. The limit stays: `Limit`
+    /// changes it.
     Reshape {
         /// Which.
         slot: u32,
         /// How it counts from now on.
         shape: Shape,
+    },
+    /// Another effective limit, as the limits graph says; nothing for a series that is not there.
+    Limit {
+        /// Which.
+        slot: u32,
+        /// The limit.
+        limit: Option<EffectiveLimit>,
     },
     /// A new live period begins at the epoch's stamp (admin reset, or a start with `restore_on_startup: false`).
     Cut {
@@ -127,6 +137,16 @@ pub enum Work {
         /// In journal order.
         commands: Vec<Command>,
     },
+    /// Changes of the relations that limits are computed from, at a definition or time epoch: behind the commands of the
+    /// one, ahead of the time entry of the other. Every worker must be handed one; the facts may be with any of them.
+    Facts {
+        /// The epoch.
+        epoch: Epoch,
+        /// The stamp of the entry.
+        stamp: Micros,
+        /// (row, 1 or -1).
+        facts: Vec<(Fact, isize)>,
+    },
     /// The time entry T: what is due by `at` is applied; `at` is a whole second.
     Time {
         /// The epoch.
@@ -145,7 +165,10 @@ impl Work {
     /// The epoch of this share.
     pub fn epoch(&self) -> Epoch {
         match self {
-            Work::Updates { epoch, .. } | Work::Commands { epoch, .. } | Work::Time { epoch, .. } => *epoch,
+            Work::Updates { epoch, .. }
+            | Work::Commands { epoch, .. }
+            | Work::Facts { epoch, .. }
+            | Work::Time { epoch, .. } => *epoch,
         }
     }
 }
@@ -211,6 +234,10 @@ pub struct Standing {
     pub period_end: Option<Micros>,
     /// Whether the value is past its limit.
     pub breached: bool,
+    /// The effective limit, if any.
+    pub limit: Option<Limit>,
+    /// Why it applies.
+    pub limit_source: LimitSource,
     /// Whether the series ever had an update.
     pub touched: bool,
     /// Updates that this process has refused to somebody who waited for the answer, `TooLate` not among them.
