@@ -15,7 +15,7 @@ use timely::worker::Worker;
 use crate::graph::{self, Ends, Shared};
 pub use crate::operators::batch::PackedBatch;
 use crate::operators::meter::Meter;
-pub use crate::operators::meter::{Limited, Output};
+pub use crate::operators::meter::Output;
 use crate::types::{
     ClassSet, Command, Decision, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Update, Work,
 };

@@ -30,8 +30,8 @@ use super::snapshot::Snapshot;
 use super::tick::{LENGTHS_MICROS, SPANS, Tick};
 use crate::prefetch::prefetch;
 use crate::types::{
-    Amount, ClassSet, Command, Decision, EffectiveLimit, Epoch, EventId, Micros, NO_REPLY, Outcome, SeriesId,
-    SeriesState, Shape, Span, Standing, Update, Work,
+    Amount, ClassSet, Command, Decision, EffectiveLimit, Epoch, EventId, Limited, Micros, NO_REPLY, Outcome,
+    SeriesId, SeriesState, Shape, Span, Standing, Update, Work,
 };
 
 /// How many updates ahead a cell is asked for, then what a late one or a new window will touch.
@@ -68,15 +68,6 @@ pub struct Output {
     pub too_late: u64,
     /// What changed limits did.
     pub limited: Limited,
-}
-
-/// What changed limits did to series.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limited {
-    /// Series whose effective limit became another.
-    pub series: u64,
-    /// Those of them that were within their limit, or had none, and are past it now.
-    pub breached: u64,
 }
 
 /// The series of one worker.

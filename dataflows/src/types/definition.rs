@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, AuditEntry, Limit, LimitSource, MetricType, Micros, Notify, Operation, SeriesId, SeriesKey,
-    Shape, Span, StripeKey, Webhook,
+    Amount, AuditEntry, Limit, LimitSource, MetricType, Micros, Notify, Operation, Plan, PlanLimit, SeriesId,
+    SeriesKey, Shape, Span, StripeKey, Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -90,6 +90,33 @@ pub enum Definition {
     WebhookPut(Webhook),
     /// Who made the definitions before it, in the same epoch. Changes nothing itself.
     Audited(AuditEntry),
+    /// A plan.
+    PlanPut(Plan),
+    /// A plan goes. Its limits are deleted one by one before, in the same epoch; nobody is on it.
+    PlanDeleted {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        plan_id: String,
+    },
+    /// A limit of a plan, or a default.
+    PlanLimitPut(PlanLimit),
+    /// A limit of a plan, or a default, goes.
+    PlanLimitDeleted {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        limit_id: String,
+    },
+    /// A customer is put on a plan, or taken off.
+    CustomerPlanned {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        customer_id: String,
+        /// The plan.
+        plan_id: Option<String>,
+    },
 }
 
 /// A tenant.

@@ -57,6 +57,15 @@ pub struct EffectiveLimit {
     pub notify: Notify,
 }
 
+/// What changed limits did to series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// Series whose effective limit became another.
+    pub series: u64,
+    /// Those of them that were within their limit, or had none, and are past it now.
+    pub breached: u64,
+}
+
 /// A series and where its worker keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {

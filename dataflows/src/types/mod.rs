@@ -2,7 +2,7 @@
 //!
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
 //! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
-//! `limits` what limits are computed from,
+//! `plan` what plans are, `limits` what limits are computed from,
 //! `secret` what of a tenant's is encrypted, `audit` who changed what.
 //! Nothing here computes more than a conversion.
 
@@ -10,6 +10,7 @@ mod audit;
 mod definition;
 mod limits;
 pub mod packed;
+mod plan;
 mod secret;
 mod series;
 mod state;
@@ -23,7 +24,8 @@ pub use definition::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec,
     StripeIntegration,
 };
-pub use limits::{EffectiveLimit, Fact, LimitSource, Notify, Place};
+pub use limits::{EffectiveLimit, Fact, LimitSource, Limited, Notify, Place};
+pub use plan::{LimitPeriod, Plan, PlanLimit};
 pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};
