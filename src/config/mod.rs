@@ -16,7 +16,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use values::MIB;
-pub use values::{Bytes, Durability, Period, Secret, SecretKey};
+pub use values::{Bytes, Durability, Network, Period, Secret, SecretKey};
 
 /// A setting that cannot be used.
 #[derive(Debug, Error)]
@@ -128,6 +128,10 @@ pub struct Options {
     /// Bytes of request bodies under way for one business [default: 64MiB]
     #[arg(long, env = "TRACKTAGS_BUSINESS_BYTES_MAX", value_name = "BYTES")]
     pub business_bytes_max: Option<Bytes>,
+    /// Networks that proxy and webhooks may reach although they are private, and there on any port; repeatable, or separated
+    /// by commas [default: none]
+    #[arg(long, env = "TRACKTAGS_PROXY_ALLOW", value_name = "CIDR", value_delimiter = ',')]
+    pub proxy_allow: Option<Vec<Network>>,
 }
 
 /// Valid options.
@@ -157,6 +161,7 @@ pub struct Config {
     pub requests_max: usize,
     pub request_bytes_max: usize,
     pub business_bytes_max: usize,
+    pub proxy_allow: Vec<Network>,
 }
 
 /// Characters of a key that somebody gives.
@@ -203,7 +208,8 @@ impl Options {
             connections_max,
             requests_max,
             request_bytes_max,
-            business_bytes_max
+            business_bytes_max,
+            proxy_allow
         )
     }
 
@@ -243,6 +249,7 @@ impl Options {
             requests_max: self.requests_max.unwrap_or(20_000),
             request_bytes_max: self.request_bytes_max.map_or(256 << 20, |bytes| bytes.0 as usize),
             business_bytes_max: self.business_bytes_max.map_or(64 << 20, |bytes| bytes.0 as usize),
+            proxy_allow: self.proxy_allow.unwrap_or_default(),
         };
         config.require_ranges()?;
         Ok(config)
@@ -377,6 +384,29 @@ mod tests {
             let error = secret_key(text).expect_err(text).to_string();
             assert!(error.contains("openssl rand -hex 32") && !error.contains("ff00"), "{error}");
         }
+    }
+
+    #[test]
+    fn networks_are_repeated_or_separated_by_commas() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let networks = |line: &[&str]| -> Result<_, clap::Error> {
+            let line = <Line as clap::Parser>::try_parse_from([&["serve"], line].concat())?;
+            Ok(line.options.check().expect("valid").proxy_allow)
+        };
+        let text = "proxy-allow = [\"10.0.0.0/8\", \"fd00::1\"]";
+        let file = toml::from_str::<Options>(text).expect("valid TOML").check().expect("valid").proxy_allow;
+        assert_eq!(file.len(), 2);
+        assert_eq!(networks(&["--proxy-allow", "10.0.0.0/8,fd00::1"]).expect("valid"), file);
+        let repeated = ["--proxy-allow", "10.0.0.0/8", "--proxy-allow", "fd00::1"];
+        assert_eq!(networks(&repeated).expect("valid"), file);
+        assert_eq!(networks(&[]).expect("valid"), []);
+        let error = networks(&["--proxy-allow", "10.1.0.0/8"]).expect_err("not a network").to_string();
+        assert!(error.contains("--proxy-allow") && error.contains("write 10.0.0.0/8"), "{error}");
+        assert!(toml::from_str::<Options>("proxy-allow = [\"10.1.0.0/8\"]").is_err());
     }
 
     #[test]
