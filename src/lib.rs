@@ -30,6 +30,7 @@ pub mod control;
 pub mod engine;
 pub mod http;
 pub mod journal;
+pub mod outbound;
 pub mod sinks;
 pub mod store;
 pub mod telemetry;
