@@ -21,6 +21,7 @@ mod guard;
 mod headers;
 mod request;
 mod resolve;
+mod signature;
 mod slots;
 mod target;
 
@@ -34,6 +35,7 @@ pub use guard::{Checked, Cidr, Guard, Refusal};
 pub use headers::{end_to_end, forwarded};
 pub use request::{METHODS, REQUEST_HEADER_BYTES_MAX, REQUEST_HEADERS_MAX, Request, RequestError};
 pub use resolve::{Resolve, Resolving, SystemResolver};
+pub use signature::{SecretError, SigningKey, sign};
 pub use target::{TARGET_BYTES_MAX, Target, TargetError};
 
 /// Why there is no answer. No text names an address, a secret or a part of the target.
