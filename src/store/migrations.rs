@@ -27,6 +27,7 @@ pub(super) const SQLITE: &[Migration] = &[
     Migration { version: 3, name: "keys", sql: include_str!("../../migrations/sqlite/0003_keys.sql") },
     Migration { version: 4, name: "secrets", sql: include_str!("../../migrations/sqlite/0004_secrets.sql") },
     Migration { version: 5, name: "audit", sql: include_str!("../../migrations/sqlite/0005_audit.sql") },
+    Migration { version: 6, name: "plans", sql: include_str!("../../migrations/sqlite/0006_plans.sql") },
 ];
 
 /// The migrations of PostgreSQL.
@@ -48,6 +49,7 @@ pub(super) const POSTGRES: &[Migration] = &[
         sql: include_str!("../../migrations/postgres/0004_secrets.sql"),
     },
     Migration { version: 5, name: "audit", sql: include_str!("../../migrations/postgres/0005_audit.sql") },
+    Migration { version: 6, name: "plans", sql: include_str!("../../migrations/postgres/0006_plans.sql") },
 ];
 
 impl Migration {

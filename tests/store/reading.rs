@@ -170,7 +170,7 @@ fn definitions_are_tables() {
         let t0 = "2026-11-24T06:00:00.000000Z";
         let hash = |first: u8| format!("{first:02x}").repeat(32);
         assert_eq!(database.lines("SELECT * FROM businesses"), [format!("biz_1|Acme|a@acme.test|{t0}")]);
-        let described = format!("biz_1|cust_1|Customer|{t0}|c@acme.test|-|-|-|2026-11-24T06:02:00.000000Z");
+        let described = format!("biz_1|cust_1|Customer|{t0}|c@acme.test|-|-|-|2026-11-24T06:02:00.000000Z|-");
         assert_eq!(database.lines("SELECT * FROM customers"), [described]);
         assert_eq!(
             database.lines("SELECT * FROM api_keys ORDER BY key_name"),

@@ -3,7 +3,7 @@
 //! What a stretch of definitions leaves behind is worked out first: of several puts of one thing the last one counts, and
 //! what is deleted takes the puts before it along. Then all deletions are written, and then the puts that are left, each kind
 //! in one statement for every `SLICE_ROWS` of them. Rows travel as one JSON text and become columns by the tables' own
-//! types (`json_populate_recordset`).
+//! types (`json_populate_recordset`). Plans and their limits are in `plans`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +11,7 @@ use dataflows::types::{ApiKey, Definition, Epoch, KeyKind, SeriesId};
 use serde::Serialize;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::plans::LeftPlans;
 use super::{Session, Target};
 use crate::store::records::{
     BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, SpecRow, StripeKeyRow, WebhookRow,
@@ -113,6 +114,7 @@ struct Left<'a> {
     specs: BTreeMap<SeriesId, (SpecRow, &'a str)>,
     stripe_keys: BTreeMap<Pair<'a>, StripeKeyRow>,
     webhooks: BTreeMap<&'a str, WebhookRow>,
+    plans: LeftPlans<'a>,
     entries: Vec<EntryRow>,
     gone_businesses: BTreeSet<&'a str>,
     gone_customers: BTreeSet<Pair<'a>>,
@@ -123,7 +125,7 @@ struct Left<'a> {
 }
 
 /// A business, and something of it.
-type Pair<'a> = (&'a str, &'a str);
+pub(super) type Pair<'a> = (&'a str, &'a str);
 
 impl<'a> Left<'a> {
     fn take(&mut self, epoch: Epoch, index: u32, definition: &'a Definition) {
@@ -156,6 +158,15 @@ impl<'a> Left<'a> {
             Definition::WebhookPut(webhook) => {
                 self.webhooks.insert(&webhook.business_id, webhook.into());
             }
+            Definition::PlanPut(plan) => self.plans.put_plan(plan),
+            Definition::PlanDeleted { business_id, plan_id } => self.plans.end_plan((business_id, plan_id)),
+            Definition::PlanLimitPut(limit) => self.plans.put_limit(limit),
+            Definition::PlanLimitDeleted { business_id, limit_id } => {
+                self.plans.end_limit((business_id, limit_id))
+            }
+            Definition::CustomerPlanned { business_id, customer_id, plan_id } => {
+                self.plans.plan_customer((business_id, customer_id), plan_id.as_deref())
+            }
             Definition::Audited(entry) => self.entries.push(EntryRow::new(epoch, index, entry)),
             Definition::SeriesDeleted { series } => {
                 self.series.remove(series);
@@ -186,6 +197,7 @@ impl<'a> Left<'a> {
     fn end_customer(&mut self, customer: Pair<'a>) {
         self.customers.remove(&customer);
         self.details.remove(&customer);
+        self.plans.end_customer(customer);
         self.keys.retain(|_, (key, _)| {
             let of_it = KeyKind::Customer { customer_id: customer.1.to_owned() };
             key.business_id != customer.0 || key.kind != of_it
@@ -200,6 +212,7 @@ impl<'a> Left<'a> {
         self.details.retain(|(of, _), _| *of != business_id);
         self.stripe_keys.retain(|(of, _), _| *of != business_id);
         self.keys.retain(|_, (key, _)| key.business_id != business_id);
+        self.plans.end_business(business_id);
         self.gone_businesses.insert(business_id);
     }
 
@@ -222,19 +235,15 @@ impl<'a> Left<'a> {
             (&self.gone_stripe_keys, "key_name", &["stripe_keys"]),
             (&self.gone_customers, "customer_id", &["api_keys", "customers"]),
         ] {
-            let (businesses, names): (Vec<&str>, Vec<&str>) = gone.iter().copied().unzip();
-            for table in tables.iter().filter(|_| !gone.is_empty()) {
-                let sql = format!(
-                    "DELETE FROM {{schema}}.{table} AS kept USING unnest($1, $2) AS gone (business_id, name)
-                     WHERE kept.business_id = gone.business_id AND kept.{column} = gone.name"
-                );
-                let values: [(&(dyn ToSql + Sync), Type); 2] =
-                    [(&businesses, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
-                session.run(&target.sql(&sql), &values).await?;
+            for table in tables {
+                delete_named(session, target, table, column, gone).await?;
             }
         }
+        self.plans.delete(session, target).await?;
         let businesses: Vec<&str> = self.gone_businesses.iter().copied().collect();
-        for table in ["api_keys", "stripe_keys", "webhooks", "customers", "businesses"] {
+        for table in
+            ["api_keys", "stripe_keys", "webhooks", "plan_limits", "plans", "customers", "businesses"]
+        {
             if !businesses.is_empty() {
                 let sql = format!("DELETE FROM {{schema}}.{table} WHERE business_id = ANY($1)");
                 session.run(&target.sql(&sql), &[(&businesses, Type::TEXT_ARRAY)]).await?;
@@ -248,6 +257,7 @@ impl<'a> Left<'a> {
         put(session, target, PUT_KEYS, self.keys.into_values().map(|(_, row)| row)).await?;
         put(session, target, PUT_CUSTOMERS, self.customers.into_values()).await?;
         put(session, target, DESCRIBE_CUSTOMERS, self.details.into_values()).await?;
+        self.plans.put(session, target).await?;
         put(session, target, PUT_STRIPE_KEYS, self.stripe_keys.into_values()).await?;
         put(session, target, PUT_WEBHOOKS, self.webhooks.into_values()).await?;
         put(session, target, PUT_ENTRIES, self.entries.into_iter()).await?;
@@ -264,7 +274,29 @@ impl<'a> Left<'a> {
     }
 }
 
-async fn put<T: Serialize>(
+/// Deletes what a column names, of these businesses.
+pub(super) async fn delete_named(
+    session: &Session,
+    target: &Target,
+    table: &str,
+    column: &str,
+    gone: &BTreeSet<Pair<'_>>,
+) -> Result<(), StoreError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let (businesses, names): (Vec<&str>, Vec<&str>) = gone.iter().copied().unzip();
+    let sql = format!(
+        "DELETE FROM {{schema}}.{table} AS kept USING unnest($1, $2) AS gone (business_id, name)
+         WHERE kept.business_id = gone.business_id AND kept.{column} = gone.name"
+    );
+    let values: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&businesses, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+    session.run(&target.sql(&sql), &values).await.map(drop)
+}
+
+/// Writes rows, a statement for every `SLICE_ROWS` of them.
+pub(super) async fn put<T: Serialize>(
     session: &Session,
     target: &Target,
     sql: &str,

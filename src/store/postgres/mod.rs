@@ -1,7 +1,7 @@
 //! PostgreSQL as the store: one schema in a database that users already have, Supabase's included.
 //!
-//! `connect` gets there, `migrate` makes the tables, `rows` and `definitions` write, `history` and `content` read, `values` is the wire
-//! format, `errors` what a failure means. Every statement is typed and unnamed and every setting is of one transaction,
+//! `connect` gets there, `migrate` makes the tables, `rows`, `definitions` and `plans` write, `history` and `content` read,
+//! `values` is the wire format, `errors` what a failure means. Every statement is typed and unnamed and every setting is of one transaction,
 //! so that a pooler in transaction mode may sit in between.
 //!
 //! Invariants:
@@ -19,6 +19,7 @@ mod definitions;
 mod errors;
 mod history;
 mod migrate;
+mod plans;
 mod rows;
 mod values;
 

@@ -1,17 +1,21 @@
 //! Definitions as rows of tables, both ways, for the dialects that move rows as JSON. Here tenants, keys, customers and the
-//! audit log; `series` and `secrets` are theirs.
+//! audit log; `plans`, `series` and `secrets` are theirs.
 //!
 //! Field names are column names. Words are those of the API, amounts and times text (`text`), so that nothing is lost on the
 //! way; `custom` goes beside them, byte for byte, because not every JSON text that a client may keep survives as a value.
 
+mod plans;
 mod secrets;
 mod series;
 
 use dataflows::types::{
     Actor, ApiKey, AuditEntry, Business, Customer, CustomerDetails, Definition, Epoch, KeyKind, Scopes,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+pub(super) use plans::{PlanLimitRow, PlanRow, PlannedRow};
 pub(super) use secrets::{StripeKeyRow, WebhookRow, base64};
 pub(super) use series::{NamedSpecRow, SpecRow};
 
@@ -230,6 +234,15 @@ impl EntryRow {
 /// `Some(None)` without a text, `None` for a text that cannot be read.
 fn optional<T>(text: Option<String>, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
     text.map_or(Some(None), |text| read(&text).map(Some))
+}
+
+/// The API's word for a variant: its serde name.
+fn word(variant: &impl Serialize) -> Value {
+    serde_json::to_value(variant).expect("variants without content have a name")
+}
+
+fn read_word<T: DeserializeOwned>(word: Value) -> Option<T> {
+    serde_json::from_value(word).ok()
 }
 
 /// Words of 'read ingest manage'.

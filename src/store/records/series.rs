@@ -3,11 +3,10 @@
 use dataflows::types::{
     Amount, Definition, Limit, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, Span, StripeIntegration,
 };
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::optional;
+use super::{optional, read_word, word};
 use crate::store::text::{read_amount, read_time, time};
 
 /// A row of `series`, without `custom`.
@@ -164,13 +163,4 @@ impl SpecRow {
 
 fn span(text: &str) -> Option<Span> {
     Span::ALL.into_iter().find(|span| span.text() == text)
-}
-
-/// The API's word for a variant: its serde name.
-fn word(variant: &impl Serialize) -> Value {
-    serde_json::to_value(variant).expect("variants without content have a name")
-}
-
-fn read_word<T: DeserializeOwned>(word: Value) -> Option<T> {
-    serde_json::from_value(word).ok()
 }

@@ -3,7 +3,8 @@
 //! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
 //! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
 //! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
-//! encrypted. Entries of the audit log are in `audit`, since their place in the journal is their key.
+//! encrypted. Plans and their limits are in `plans`; entries of the audit log are in `audit`, since their place in the
+//! journal is their key.
 
 use dataflows::types::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, SeriesId, SeriesRecord,
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use super::super::records::{base64, words};
 use super::super::text::time;
+use super::plans;
 
 /// Applies one definition.
 pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) -> rusqlite::Result<()> {
@@ -50,6 +52,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             run("DELETE FROM api_keys WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM stripe_keys WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM webhooks WHERE business_id = ?1", params![business_id])?;
+            plans::end_business(&run, business_id)?;
             run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])
         }
@@ -59,12 +62,21 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             params![business_id, key_name],
         ),
         Definition::WebhookPut(webhook) => put_webhook(&run, webhook),
+        Definition::PlanPut(plan) => plans::put_plan(&run, plan),
+        Definition::PlanDeleted { business_id, plan_id } => plans::end_plan(&run, business_id, plan_id),
+        Definition::PlanLimitPut(limit) => plans::put_limit(&run, limit),
+        Definition::PlanLimitDeleted { business_id, limit_id } => {
+            plans::end_limit(&run, business_id, limit_id)
+        }
+        Definition::CustomerPlanned { business_id, customer_id, plan_id } => {
+            plans::plan_customer(&run, business_id, customer_id, plan_id.as_deref())
+        }
         Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
     }
 }
 
 /// Runs one statement, prepared once for the life of the connection.
-type Run<'a> = &'a dyn Fn(&str, &[&dyn ToSql]) -> rusqlite::Result<()>;
+pub(super) type Run<'a> = &'a dyn Fn(&str, &[&dyn ToSql]) -> rusqlite::Result<()>;
 
 fn put_business(run: Run<'_>, business: &Business) -> rusqlite::Result<()> {
     run(
@@ -223,11 +235,11 @@ fn stripe(stripe: &StripeIntegration) -> String {
     }))
 }
 
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("maps with text keys, lists and values always have a JSON text")
 }
 
 /// The API's word for a variant: its serde name.
-fn word(variant: &impl Serialize) -> String {
+pub(super) fn word(variant: &impl Serialize) -> String {
     json(variant).trim_matches('"').to_owned()
 }

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer, a few readers.
 //!
 //! WAL, so that readers (ours and the user's) never wait for the writer; `synchronous = FULL`, so that a commit is on
-//! the disk when it returns. `rows` writes what emissions bring, `definitions` the projection, `history` reads.
+//! the disk when it returns. `rows` writes what emissions bring, `definitions` and `plans` the projection, `history` reads.
 //!
 //! A connection that met an error is dropped and the next call opens a new one: what a failed statement or COMMIT left
 //! behind is rolled back by SQLite itself. A COMMIT that failed for anything but a lock is ambiguous: its frames may be
@@ -10,6 +10,7 @@
 mod audit;
 mod definitions;
 mod history;
+mod plans;
 mod rows;
 
 pub use history::SqliteHistory;
