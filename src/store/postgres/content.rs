@@ -3,7 +3,7 @@
 //! Read by the writer behind its claim, in a transaction whose times are UTC: nobody else changes the tables meanwhile, but
 //! for a user by hand.
 
-use dataflows::types::{LiveState, Micros, Row, RowKind, SeriesId, Span};
+use dataflows::types::{Definition, LiveState, Micros, Row, RowKind, SeriesId, Span};
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -11,7 +11,8 @@ use super::rows::tally_at;
 use super::values::{At, Numeric};
 use super::{Session, Target, column};
 use crate::store::records::{
-    BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, StripeKeyRow, WebhookRow,
+    BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PlanLimitRow, PlanRow, PlannedRow,
+    StripeKeyRow, WebhookRow,
 };
 use crate::store::{Content, StoreError};
 
@@ -49,23 +50,7 @@ const NEXT_SERIES: &str = "
 
 /// Reads it. `now` decides which rows are among the last.
 pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Result<Content, StoreError> {
-    let mut definitions = Vec::new();
-    for table in ["businesses", "api_keys", "stripe_keys", "webhooks", "customers"] {
-        // In the order in which they were made: what depends on another came later.
-        let sql =
-            format!("SELECT row_to_json(kept)::text FROM {{schema}}.{table} AS kept ORDER BY created_at");
-        for row in session.query(&target.sql(&sql), &[]).await? {
-            let text = column(&row, 0)?;
-            match table {
-                "businesses" => definitions.extend([parsed(text, BusinessRow::definition)?]),
-                "api_keys" => definitions.extend([parsed(text, KeyRow::definition)?]),
-                "stripe_keys" => definitions.extend([parsed(text, StripeKeyRow::definition)?]),
-                "webhooks" => definitions.extend([parsed(text, WebhookRow::definition)?]),
-                _ => definitions
-                    .extend([parsed(text, CustomerRow::definition)?, parsed(text, DetailsRow::definition)?]),
-            }
-        }
-    }
+    let mut definitions = tenants(session, target).await?;
     for row in session.query(&target.sql(SERIES), &[]).await? {
         let custom: String = column(&row, 1)?;
         definitions.push(parsed(column(&row, 0)?, |series: NamedSpecRow| series.definition(custom))?);
@@ -81,6 +66,37 @@ pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Res
     let next = session.query(&target.sql(NEXT_SERIES), &[]).await?;
     let next_series = SeriesId(next.first().map_or(Ok(1), |row| column::<i64>(row, 0))? as u32);
     Ok(Content { definitions, next_series, states, rows })
+}
+
+/// Tenants and what is theirs but for series: what depends on another comes later.
+async fn tenants(session: &Session, target: &Target) -> Result<Vec<Definition>, StoreError> {
+    let mut definitions = Vec::new();
+    for table in ["businesses", "api_keys", "stripe_keys", "webhooks", "plans", "plan_limits", "customers"] {
+        // As JSON an amount would be a number, which is read as a float.
+        let json = match table {
+            "plan_limits" => "to_jsonb(kept) || jsonb_build_object('limit_value', limit_value::text)",
+            _ => "row_to_json(kept)",
+        };
+        // In the order in which they were made.
+        let sql = format!("SELECT ({json})::text FROM {{schema}}.{table} AS kept ORDER BY created_at");
+        for row in session.query(&target.sql(&sql), &[]).await? {
+            let text = column(&row, 0)?;
+            match table {
+                "businesses" => definitions.push(parsed(text, BusinessRow::definition)?),
+                "api_keys" => definitions.push(parsed(text, KeyRow::definition)?),
+                "stripe_keys" => definitions.push(parsed(text, StripeKeyRow::definition)?),
+                "webhooks" => definitions.push(parsed(text, WebhookRow::definition)?),
+                "plans" => definitions.push(parsed(text, PlanRow::definition)?),
+                "plan_limits" => definitions.push(parsed(text, PlanLimitRow::definition)?),
+                _ => {
+                    definitions.push(parsed(text, CustomerRow::definition)?);
+                    definitions.push(parsed(text, DetailsRow::definition)?);
+                    definitions.extend(parsed(text, |row: PlannedRow| Some(row.definition()))?);
+                }
+            }
+        }
+    }
+    Ok(definitions)
 }
 
 async fn last_rows(session: &Session, target: &Target, now: Micros) -> Result<Vec<Row>, StoreError> {
