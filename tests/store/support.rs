@@ -14,8 +14,8 @@ use tracktags::clock::MockClock;
 use tracktags::engine::{Emission, Stored, StoredClasses};
 use tracktags::sinks::{HistorySink, Options, SinkHealth};
 use tracktags::store::{
-    ALL_SERIES, Claim, History, HistoryQuery, Part, PartRows, PostgresHistory, PostgresStore, Progress,
-    SqliteHistory, SqliteStore, Store, StoreError, Target,
+    ALL_SERIES, Claim, Content, History, HistoryQuery, Part, PartRows, PostgresHistory, PostgresStore,
+    Progress, SqliteHistory, SqliteStore, Store, StoreError, Target,
 };
 
 use super::support_postgres::Cluster;
@@ -240,6 +240,14 @@ impl AnyStore {
         match self {
             AnyStore::Sqlite(store) => store,
             AnyStore::Postgres(store) => store.as_mut(),
+        }
+    }
+
+    /// What a start on an empty journal reads; none where none starts from the store.
+    pub fn content(&mut self) -> Option<Content> {
+        match self {
+            AnyStore::Sqlite(_) => None,
+            AnyStore::Postgres(store) => Some(store.content(T0).expect("readable")),
         }
     }
 }
