@@ -123,11 +123,10 @@ impl Driver {
             (&mut out.late, &mut output.late),
             (&mut out.refused, &mut output.refused),
             (&mut out.too_late, &mut output.too_late),
-            (&mut out.limited.series, &mut output.limited.series),
-            (&mut out.limited.breached, &mut output.limited.breached),
         ] {
             *total += std::mem::take(part);
         }
+        out.limited += std::mem::take(&mut output.limited);
     }
 
     /// What the limits graph has said since the last call, one command a series, in the order of their numbers.

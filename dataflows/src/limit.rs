@@ -6,6 +6,13 @@
 
 use crate::types::{Action, Amount, Limit, Operation, Operator, Shape, Tally};
 
+impl Action {
+    /// Whether check and proxy refuse past the limit.
+    pub fn refuses(self) -> bool {
+        matches!(self, Action::Deny | Action::Block)
+    }
+}
+
 impl Limit {
     /// Whether a value counts as breached.
     pub fn is_breached(&self, value: Amount) -> bool {
@@ -22,10 +29,15 @@ impl Limit {
     /// towards breach always may; else up to and including the limit, so that a limit of 1000 admits 1000 units. (`eq`
     /// has no side to stay on: a definition cannot join it with `block`.)
     pub fn admits(&self, before: Amount, after: Amount) -> bool {
-        match (self.action, self.operator) {
-            (Action::Block, Operator::Gte | Operator::Gt) => after <= before || self.keeps(after),
-            (Action::Block, Operator::Lte | Operator::Lt) => after >= before || self.keeps(after),
-            _ => true,
+        self.action != Action::Block || self.keeps(after) || !self.is_towards(before, after)
+    }
+
+    /// Whether a value moves towards breach.
+    fn is_towards(&self, before: Amount, after: Amount) -> bool {
+        match self.operator {
+            Operator::Gte | Operator::Gt => after > before,
+            Operator::Lte | Operator::Lt => after < before,
+            Operator::Eq => true,
         }
     }
 
@@ -74,12 +86,27 @@ impl Shape {
     /// Whether an update of this amount may be recorded in a live period with this tally. Where there is no value yet
     /// there is none to move away from: an `initial_value` past the limit lets no MAX past it.
     pub fn admits(&self, tally: &Tally, amount: Amount) -> bool {
-        let Some(limit) = self.limit.filter(|_| self.blocks()) else { return true };
-        let after = self.value(&tally.merge(Tally::of(amount)));
-        match self.has_value(tally) {
-            true => limit.admits(self.value(tally), after),
-            false => limit.keeps(after),
+        !self.blocks() || self.keeps(tally, amount)
+    }
+
+    /// Whether check lets a use of this amount begin in a live period with this tally: what `block` would admit, for
+    /// `deny` as well; with `eq`, which has no side to stay on, whatever is not breached.
+    pub fn allows(&self, tally: &Tally, amount: Amount) -> bool {
+        let Some(limit) = self.limit.filter(|limit| limit.action.refuses()) else { return true };
+        match limit.operator {
+            Operator::Eq => !self.is_breached(tally),
+            _ => self.keeps(tally, amount),
         }
+    }
+
+    /// Whether the limit holds with the amount added, or the amount does not move the value towards it.
+    fn keeps(&self, tally: &Tally, amount: Amount) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let after = self.value(&tally.merge(Tally::of(amount)));
+        if !self.has_value(tally) {
+            return limit.keeps(after);
+        }
+        limit.keeps(after) || !limit.is_towards(self.value(tally), after)
     }
 }
 

@@ -97,8 +97,8 @@ impl Reference {
         let generation = self.generation(stamp);
         let Some(series) = self.series.get_mut(&arrival.series) else {
             let (outcome, current) = (Outcome::Gone, Amount::ZERO);
-            let (late, breached, refusal) = (false, false, None);
-            return Decision { item, outcome, late, breached, current, arrival: stamp, refusal };
+            let (late, breached, refusal, held) = (false, false, None, None);
+            return Decision { item, outcome, late, breached, current, arrival: stamp, refusal, held };
         };
         let event_at = if series.shape.max_event_age_secs == 0 { stamp } else { arrival.event_at };
         let known = arrival.id.and_then(|id| self.ids.get(&id)).is_some_and(|since| generation - since <= 8);
@@ -120,6 +120,7 @@ impl Reference {
             current: series.standing(stamp).value,
             arrival: stamp,
             refusal: is_refused.then(|| series.refusal(stamp, event_at, arrival.amount)).flatten(),
+            held: series.standing(stamp).held(),
         }
     }
 

@@ -290,20 +290,19 @@ impl Meter {
         arrival: Micros,
     ) -> Decision {
         let Update { slot, item, amount, .. } = *update;
-        let (shape, breached, current) = match self.ledgers.get(&slot) {
-            Some(ledger) => {
-                (ledger.shape(), ledger.is_breached(event_at, arrival), ledger.standing(arrival).value)
-            }
+        let (shape, breached, standing) = match self.ledgers.get(&slot) {
+            Some(ledger) => (ledger.shape(), ledger.is_breached(event_at, arrival), ledger.standing(arrival)),
             None => {
                 let plain = &self.plain;
                 let breached = plain.is_breached(slot, event_at, arrival);
-                (plain.shape(slot), breached, plain.standing(slot, arrival).value)
+                (plain.shape(slot), breached, plain.standing(slot, arrival))
             }
         };
         let late = is_late(event_at, shape.flush as usize, arrival);
         let is_refused = outcome == Outcome::Refused;
         let refusal = is_refused.then(|| self.refusal(slot, event_at, amount, arrival)).flatten();
-        Decision { item, outcome, late, breached, current, arrival, refusal }
+        let (current, held) = (standing.value, standing.held());
+        Decision { item, outcome, late, breached, current, arrival, refusal, held }
     }
 
     fn apply_command(&mut self, command: Command, out: &mut Output) {
@@ -534,5 +533,5 @@ fn is_late(event_at: Micros, flush: usize, arrival: Micros) -> bool {
 
 fn gone(item: u32, arrival: Micros) -> Decision {
     let (outcome, current) = (Outcome::Gone, Amount::ZERO);
-    Decision { item, outcome, late: false, breached: false, current, arrival, refusal: None }
+    Decision { item, outcome, late: false, breached: false, current, arrival, refusal: None, held: None }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, AuditEntry, Limit, LimitSource, MetricType, Micros, Notify, Operation, Plan, PlanLimit, SeriesId,
-    SeriesKey, Shape, Span, StripeKey, Webhook,
+    Amount, AuditEntry, EffectiveLimit, Limit, LimitSource, MetricType, Micros, Notify, Operation, Plan,
+    PlanLimit, SeriesId, SeriesKey, Shape, Span, StripeKey, Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -282,6 +282,12 @@ impl Default for SeriesSpec {
 }
 
 impl SeriesSpec {
+    /// The series' own limit.
+    pub fn own_limit(&self) -> Option<EffectiveLimit> {
+        let notify = Notify::new(&self.notify_at);
+        self.limit.map(|limit| EffectiveLimit { limit, source: LimitSource::Series, notify })
+    }
+
     /// What meter must know; `default_max_event_age_secs` is the server's.
     pub fn shape(&self, default_max_event_age_secs: u32) -> Shape {
         Shape {

@@ -66,6 +66,13 @@ pub struct Limited {
     pub breached: u64,
 }
 
+impl std::ops::AddAssign for Limited {
+    fn add_assign(&mut self, other: Limited) {
+        self.series += other.series;
+        self.breached += other.breached;
+    }
+}
+
 /// A series and where its worker keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {

@@ -30,7 +30,7 @@ pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};
 pub use work::{
-    Batch, ClassSet, Command, Decision, EventId, LiveState, NO_REPLY, Outcome, Refusal, Row, RowKind,
+    Batch, ClassSet, Command, Decision, EventId, Held, LiveState, NO_REPLY, Outcome, Refusal, Row, RowKind,
     Standing, Update, Work,
 };
 

@@ -219,6 +219,19 @@ pub struct Decision {
     pub arrival: Micros,
     /// With `Refused`, and only then: why.
     pub refusal: Option<Refusal>,
+    /// The limit that refuses somebody (`deny`, `block`), as of `arrival`; none of a series that is gone.
+    pub held: Option<Held>,
+}
+
+/// A limit that check and proxy refuse by, and over what it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The limit.
+    pub limit: Limit,
+    /// Start of the live period; none for one that has no beginning but the creation of the series.
+    pub period_start: Option<Micros>,
+    /// Where it will end, if that is known.
+    pub period_end: Option<Micros>,
 }
 
 /// A series as a reader sees it at a moment.
@@ -242,6 +255,14 @@ pub struct Standing {
     pub touched: bool,
     /// Updates that this process has refused to somebody who waited for the answer, `TooLate` not among them.
     pub refused: u64,
+}
+
+impl Standing {
+    /// The limit, if somebody is refused by it.
+    pub fn held(&self) -> Option<Held> {
+        let limit = self.limit.filter(|limit| limit.action.refuses())?;
+        Some(Held { limit, period_start: self.period_start, period_end: self.period_end })
+    }
 }
 
 /// How a row is written.
