@@ -7,6 +7,7 @@
 //! | `business.create` `business.change` `business.delete` | business |
 //! | `key.create` `key.delete` | `business/name`, `customer_api/customer/name`, `stripe/name` |
 //! | `webhook.rotate` | `webhook` |
+//! | `plan.create` `plan.delete` `plan_limit.create` `plan_limit.change` `plan_limit.delete` | the id; series that limits begin have no entry of their own |
 //! | `server.start` | how many definitions the service made for the tenant itself |
 //!
 //! Names only: values may be secrets. That the initial value of a repeated POST was recorded is no change of a definition and
@@ -89,6 +90,16 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
             ("key.delete", business_id, format!("stripe/{key_name}"))
         }
         Change::PutWebhook { business_id, .. } => ("webhook.rotate", business_id, "webhook".to_owned()),
+        Change::PutPlan(plan) => ("plan.create", &plan.business_id, plan.plan_id.clone()),
+        Change::DeletePlan { business_id, plan_id } => ("plan.delete", business_id, plan_id.clone()),
+        Change::PutPlanLimit(limit) => {
+            let is_new = registry.plans().limit(&limit.business_id, &limit.limit_id).is_none();
+            let action = if is_new { "plan_limit.create" } else { "plan_limit.change" };
+            (action, &limit.business_id, limit.limit_id.clone())
+        }
+        Change::DeletePlanLimit { business_id, limit_id } => {
+            ("plan_limit.delete", business_id, limit_id.clone())
+        }
         Change::RecordPost { .. } | Change::Define(_) => return None,
     })
 }

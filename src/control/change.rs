@@ -1,12 +1,12 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
 use dataflows::types::{
-    ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, RetiredSecret, Sealed, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec, StripeKey, Webhook,
+    ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, Plan, PlanLimit, RetiredSecret,
+    Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, StripeKey, Webhook,
 };
 
 use super::key::is_active;
-use super::{ControlError, CustomerRecord, Registry, SeriesFilter};
+use super::{ControlError, CustomerRecord, Registry, SeriesFilter, plan};
 
 /// A requested change.
 #[derive(Clone, Debug)]
@@ -94,6 +94,24 @@ pub enum Change {
         /// Which.
         customer_id: String,
     },
+    /// A new plan.
+    PutPlan(Plan),
+    /// The end of a plan that nobody is on, and of its limits.
+    DeletePlan {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        plan_id: String,
+    },
+    /// A limit of a plan, or a default, absolute; and the series that it needs.
+    PutPlanLimit(PlanLimit),
+    /// The end of a limit.
+    DeletePlanLimit {
+        /// Whose.
+        business_id: String,
+        /// Which.
+        limit_id: String,
+    },
     /// Definitions that the service itself makes at a start; taken as they are.
     Define(Vec<Definition>),
 }
@@ -121,7 +139,11 @@ impl Change {
         match self {
             Change::CreateSeries { key, .. }
             | Change::DescribeSeries { key, .. }
-            | Change::DeleteSeries { key } => Subject::Name(key.clone()),
+            | Change::DeleteSeries { key } => match &key.customer_id {
+                // A customer's change may begin series of its own.
+                Some(customer_id) => Subject::Customer(key.business_id.clone(), customer_id.clone()),
+                None => Subject::Name(key.clone()),
+            },
             Change::RecordPost { series, .. } => Subject::Series(*series),
             Change::PutCustomer { record: CustomerRecord { customer, .. }, .. } => {
                 Subject::Customer(customer.business_id.clone(), customer.customer_id.clone())
@@ -137,6 +159,10 @@ impl Change {
             | Change::ResetBilling { business_id, customer_id } => {
                 Subject::Customer(business_id.clone(), customer_id.clone())
             }
+            Change::PutPlan(Plan { business_id, .. })
+            | Change::DeletePlan { business_id, .. }
+            | Change::PutPlanLimit(PlanLimit { business_id, .. })
+            | Change::DeletePlanLimit { business_id, .. } => Subject::Business(business_id.clone()),
             Change::Define(_) => Subject::Service,
         }
     }
@@ -148,6 +174,10 @@ impl Change {
             Change::DeleteCustomer { .. }
                 | Change::DeleteBusiness { .. }
                 | Change::ResetBilling { .. }
+                | Change::PutPlan(_)
+                | Change::DeletePlan { .. }
+                | Change::PutPlanLimit(_)
+                | Change::DeletePlanLimit { .. }
                 | Change::Define(_)
         )
     }
@@ -167,7 +197,7 @@ impl Change {
         Ok(match self {
             Change::CreateSeries { key, spec } => create_series(registry, key, spec, next_series, now)?,
             Change::DescribeSeries { key, spec } => {
-                signable(registry, &key, &spec)?;
+                signable(registry, &key.business_id, spec.webhook_url.as_deref())?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
@@ -178,7 +208,9 @@ impl Change {
                 vec![Definition::PostRecorded { series, body_hash }]
             }
             Change::RecordPost { .. } => Vec::new(),
-            Change::PutCustomer { record, must_be_new } => put_customer(registry, record, must_be_new)?,
+            Change::PutCustomer { record, must_be_new } => {
+                put_customer(registry, record, must_be_new, next_series, now)?
+            }
             Change::DeleteCustomer { business_id, customer_id } => {
                 delete_customer(registry, business_id, customer_id)?
             }
@@ -203,6 +235,13 @@ impl Change {
             Change::PutWebhook { business_id, url, secret } => {
                 put_webhook(registry, business_id, url, secret, now)?
             }
+            Change::PutPlan(plan) => plan::put(registry, plan)?,
+            Change::DeletePlan { business_id, plan_id } => plan::delete(registry, business_id, plan_id)?,
+            Change::PutPlanLimit(limit) => plan::put_limit(registry, limit, next_series, now)?,
+            Change::DeletePlanLimit { business_id, limit_id } => {
+                registry.plans().limit(&business_id, &limit_id).ok_or(ControlError::NoSuchPlanLimit)?;
+                vec![Definition::PlanLimitDeleted { business_id, limit_id }]
+            }
             Change::Define(definitions) => definitions,
         })
     }
@@ -219,7 +258,7 @@ fn create_series(
     if let Some(customer_id) = &key.customer_id {
         registry.customer(&key.business_id, customer_id).ok_or(ControlError::NoSuchCustomer)?;
     }
-    signable(registry, &key, &spec)?;
+    signable(registry, &key.business_id, spec.webhook_url.as_deref())?;
     if registry.find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).is_some() {
         return Ok(Vec::new());
     }
@@ -284,8 +323,12 @@ fn put_webhook(
 }
 
 /// Messages of a series are signed with the secret of its business.
-fn signable(registry: &Registry, key: &SeriesKey, spec: &SeriesSpec) -> Result<(), ControlError> {
-    let is_signed = spec.webhook_url.is_none() || registry.secrets().webhook(&key.business_id).is_some();
+pub(super) fn signable(
+    registry: &Registry,
+    business_id: &str,
+    webhook_url: Option<&str>,
+) -> Result<(), ControlError> {
+    let is_signed = webhook_url.is_none() || registry.secrets().webhook(business_id).is_some();
     if is_signed { Ok(()) } else { Err(ControlError::NoWebhookSecret) }
 }
 
@@ -293,6 +336,8 @@ fn put_customer(
     registry: &Registry,
     mut record: CustomerRecord,
     must_be_new: bool,
+    next_series: &mut SeriesId,
+    now: Micros,
 ) -> Result<Vec<Definition>, ControlError> {
     registry.business(&record.customer.business_id).ok_or(ControlError::NoSuchBusiness)?;
     let known = registry.customer(&record.customer.business_id, &record.customer.customer_id);
@@ -305,9 +350,25 @@ fn put_customer(
             return Ok(Vec::new());
         }
     }
-    let Customer { business_id, customer_id, .. } = record.customer.clone();
-    let described = Definition::CustomerDescribed { business_id, customer_id, details: record.details };
-    Ok(vec![Definition::CustomerPut(record.customer), described])
+    let CustomerRecord { customer, details, plan_id } = record.clone();
+    let Customer { business_id, customer_id, .. } = customer.clone();
+    if let Some(plan_id) = &plan_id {
+        registry.plans().plan(&business_id, plan_id).ok_or(ControlError::NoSuchPlan)?;
+    }
+    let mut definitions = vec![Definition::CustomerPut(customer)];
+    if known.map_or(plan_id.is_some(), |known| known.plan_id != plan_id) {
+        let (business_id, customer_id) = (business_id.clone(), customer_id.clone());
+        definitions.push(Definition::CustomerPlanned { business_id, customer_id, plan_id });
+    }
+    definitions.push(Definition::CustomerDescribed { business_id, customer_id, details });
+    definitions.extend(plan::missing_series(
+        registry,
+        &record,
+        &registry.plans().needed(&record),
+        next_series,
+        now,
+    )?);
+    Ok(definitions)
 }
 
 fn delete_customer(
@@ -320,7 +381,7 @@ fn delete_customer(
     Ok(deleted(registry, &filter).chain([Definition::CustomerDeleted { business_id, customer_id }]).collect())
 }
 
-/// What a customer is billed by are its `stripe_billing` series; once there are plans, the series of its plan's limits too.
+/// What a customer is billed by are its `stripe_billing` series and those that its plan limits.
 fn reset_billing(
     registry: &Registry,
     business_id: String,
@@ -329,7 +390,10 @@ fn reset_billing(
     registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
     registry.customer(&business_id, &customer_id).ok_or(ControlError::NoSuchCustomer)?;
     let series = registry.list(&of_customer(business_id, customer_id), None, usize::MAX).into_iter();
-    let billed = series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling);
+    let billed = series.filter(|handle| {
+        let is_of_plan = registry.inherited_limit(handle).is_some_and(|limit| limit.plan_id.is_some());
+        is_of_plan || handle.record.spec.metric_type == MetricType::StripeBilling
+    });
     Ok(billed.map(|handle| Definition::SeriesCut { series: handle.series }).collect())
 }
 

@@ -2,11 +2,12 @@
 //! no way to one without saying who it is.
 
 use dataflows::types::{
-    ApiKey, Business, Definition, KeyKind, Sealed, SeriesId, SeriesKey, SeriesSpec, StripeKey, Webhook,
+    ApiKey, Business, Definition, KeyKind, Plan, PlanLimit, Sealed, SeriesId, SeriesKey, SeriesSpec,
+    StripeKey, Webhook,
 };
 
 use super::{
-    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, Origin,
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, Made, Origin,
     SeriesHandle, hash_key, new_key,
 };
 
@@ -24,8 +25,7 @@ impl Control {
 }
 
 impl Edits<'_> {
-    /// How many definitions the change took; 0 if everything is so already.
-    async fn request(&self, change: Change) -> Result<usize, ControlError> {
+    async fn request(&self, change: Change) -> Result<Made, ControlError> {
         self.control.request(change, self.origin.clone()).await
     }
 
@@ -38,7 +38,7 @@ impl Edits<'_> {
     pub async fn create_series(&self, key: SeriesKey, spec: SeriesSpec) -> Result<Created, ControlError> {
         let made = self.request(Change::CreateSeries { key: key.clone(), spec }).await?;
         let handle = self.control.resolve(&key).ok_or(ControlError::NoSuchSeries)?;
-        Ok(Created { handle, existed: made == 0 })
+        Ok(Created { handle, existed: made.definitions == 0 })
     }
 
     /// Describes a series anew. Whether it has updates, so that what decides how they count is fixed, only the engine
@@ -60,7 +60,7 @@ impl Edits<'_> {
     /// Starts a new live period of every series that a customer is billed by; how many there are.
     pub async fn reset_billing(&self, business_id: &str, customer_id: &str) -> Result<usize, ControlError> {
         let (business_id, customer_id) = (business_id.to_owned(), customer_id.to_owned());
-        self.request(Change::ResetBilling { business_id, customer_id }).await
+        Ok(self.request(Change::ResetBilling { business_id, customer_id }).await?.definitions)
     }
 
     /// Remembers that a POST with this body has been recorded as an update of the series.
@@ -132,5 +132,27 @@ impl Edits<'_> {
         let change = Change::PutWebhook { business_id: business_id.to_owned(), url, secret };
         self.request(change).await?;
         self.control.webhook(business_id).ok_or(ControlError::NoSuchBusiness)
+    }
+
+    /// Defines a plan.
+    pub async fn create_plan(&self, plan: Plan) -> Result<(), ControlError> {
+        self.request(Change::PutPlan(plan)).await.map(drop)
+    }
+
+    /// Deletes a plan that nobody is on, with its limits.
+    pub async fn delete_plan(&self, business_id: &str, plan_id: &str) -> Result<(), ControlError> {
+        let (business_id, plan_id) = (business_id.to_owned(), plan_id.to_owned());
+        self.request(Change::DeletePlan { business_id, plan_id }).await.map(drop)
+    }
+
+    /// Defines a limit of a plan, or a default, or defines it anew.
+    pub async fn put_plan_limit(&self, limit: PlanLimit) -> Result<Made, ControlError> {
+        self.request(Change::PutPlanLimit(limit)).await
+    }
+
+    /// Deletes a limit.
+    pub async fn delete_plan_limit(&self, business_id: &str, limit_id: &str) -> Result<Made, ControlError> {
+        let (business_id, limit_id) = (business_id.to_owned(), limit_id.to_owned());
+        self.request(Change::DeletePlanLimit { business_id, limit_id }).await
     }
 }

@@ -18,8 +18,22 @@ pub const CUSTOMER_PREFIX: &str = "tk_cust_";
 
 /// A new `business_id`: 64 random bits, which is no secret. An error if the machine has no randomness.
 pub fn new_business_id() -> std::io::Result<String> {
+    new_id("biz_")
+}
+
+/// A new id of a plan: `plan_` and 16 hexadecimal digits. An error if the machine has no randomness; the same below.
+pub fn new_plan_id() -> std::io::Result<String> {
+    new_id("plan_")
+}
+
+/// A new id of a plan limit: `lim_` and 16 hexadecimal digits.
+pub fn new_limit_id() -> std::io::Result<String> {
+    new_id("lim_")
+}
+
+fn new_id(prefix: &str) -> std::io::Result<String> {
     let random = getrandom::u64().map_err(std::io::Error::other)?;
-    Ok(format!("biz_{random:016x}"))
+    Ok(format!("{prefix}{random:016x}"))
 }
 
 /// A new key: the prefix and 64 hexadecimal digits. An error if the machine has no randomness.

@@ -11,8 +11,14 @@
 mod audit;
 mod change;
 mod edit;
+mod effects;
+mod facts;
 mod key;
+mod lapses;
+mod plan;
+mod plans;
 mod registry;
+mod relations;
 mod secrets;
 mod vault;
 
@@ -22,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use dataflows::types::{
-    ApiKey, Business, Definition, Epoch, KeyKind, Micros, SeriesId, SeriesKey, StripeKey, Webhook,
+    Action, ApiKey, Business, Definition, KeyKind, Limited, Micros, SeriesId, SeriesKey, StripeKey, Webhook,
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -33,9 +39,13 @@ use crate::journal::Rejected;
 pub use audit::Origin;
 use change::Change;
 pub use edit::Edits;
+pub use effects::{Effects, LimitEdit};
 pub use key::{
-    BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_webhook_secret,
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_limit_id,
+    new_plan_id, new_webhook_secret,
 };
+pub use lapses::{Lapses, Who};
+pub use plans::Plans;
 pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
 pub use secrets::Secrets;
 pub use vault::{OpenError, Owner, Plaintext, Purpose, SealError, Vault};
@@ -74,6 +84,24 @@ pub enum ControlError {
     /// There is a customer of that id already.
     #[error("there is a customer of that id already")]
     CustomerExists,
+    /// The plan is not there.
+    #[error("there is no such plan")]
+    NoSuchPlan,
+    /// The limit is not there.
+    #[error("there is no such plan limit")]
+    NoSuchPlanLimit,
+    /// There is a free plan already.
+    #[error("the business has a free plan already: give this one a stripe_price_id")]
+    FreePlanExists,
+    /// The price has a plan already.
+    #[error("there is a plan with that stripe_price_id already")]
+    PricedPlanExists,
+    /// The plan, or the business, has a limit for the metric already.
+    #[error("there is a limit for that metric already: change it with PUT /api/v1/plan_limits/{{id}}")]
+    PlanLimitExists,
+    /// Customers are on the plan.
+    #[error("customers are on the plan: move them first")]
+    PlanInUse,
     /// The business has no webhook secret to sign messages with.
     #[error(
         "a webhook_url needs the business's webhook secret: PUT /api/v1/businesses/{{business_id}}/webhook makes one"
@@ -114,8 +142,19 @@ impl From<Rejected> for ControlError {
 pub struct DefinitionTicket {
     /// The epoch's definitions, as journaled.
     pub definitions: Arc<Vec<Definition>>,
-    /// Told once: the epoch when every worker concerned has applied it, or why not.
-    pub done: mpsc::Sender<Result<Epoch, ControlError>>,
+    /// Told once: what it did when every worker concerned has applied it, or why not.
+    pub done: mpsc::Sender<Result<Limited, ControlError>>,
+}
+
+/// What a change took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// How many definitions; 0 if everything is so already.
+    pub definitions: usize,
+    /// How many of them began a series.
+    pub series: usize,
+    /// What it did to limits, with whatever shared its epoch.
+    pub limited: Limited,
 }
 
 /// Hands an epoch to the journal: its bytes and what accompanies them.
@@ -132,8 +171,7 @@ pub struct Created {
 struct Request {
     change: Change,
     origin: Origin,
-    /// How many definitions it took.
-    reply: oneshot::Sender<Result<usize, ControlError>>,
+    reply: oneshot::Sender<Result<Made, ControlError>>,
 }
 
 /// The handle that routes hold. Cheap to clone.
@@ -198,6 +236,20 @@ impl Control {
     /// The live series of that name.
     pub fn resolve(&self, key: &SeriesKey) -> Option<SeriesHandle> {
         self.registry().find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).cloned()
+    }
+
+    /// Whether the limit of a series refuses updates.
+    pub fn blocks(&self, handle: &SeriesHandle) -> bool {
+        match (&handle.record.spec.limit, &handle.record.key.customer_id) {
+            (Some(own), _) => own.action == Action::Block,
+            (None, None) => false,
+            (None, Some(_)) => {
+                let registry = self.registry();
+                // Most businesses have no such limit: one look-up says so.
+                registry.plans().may_block(&handle.record.key.business_id)
+                    && registry.inherited_limit(handle).is_some_and(|it| it.limit.action == Action::Block)
+            }
+        }
     }
 
     /// Whether the business has such a customer.
@@ -279,8 +331,8 @@ impl Control {
         self.0.stamps.now()
     }
 
-    /// One change, through the control thread; how many definitions it took, 0 if everything is so already.
-    async fn request(&self, change: Change, origin: Origin) -> Result<usize, ControlError> {
+    /// One change, through the control thread.
+    async fn request(&self, change: Change, origin: Origin) -> Result<Made, ControlError> {
         let (reply, answer) = oneshot::channel();
         {
             let requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -340,10 +392,13 @@ impl Thread {
                     let entries = audit::entries(&request.change, &registry, &request.origin, now);
                     match request.change.decide(&registry, &mut next_series, now) {
                         Ok(decided) if !decided.is_empty() => {
-                            replies.push((request.reply, decided.len()));
+                            let is_series =
+                                |definition: &&Definition| matches!(definition, Definition::SeriesCreated(_));
+                            let (total, series) = (decided.len(), decided.iter().filter(is_series).count());
+                            replies.push((request.reply, total, series));
                             definitions.extend(decided.into_iter().chain(entries));
                         }
-                        Ok(_) => drop(request.reply.send(Ok(0))),
+                        Ok(_) => drop(request.reply.send(Ok(Made::default()))),
                         Err(error) => drop(request.reply.send(Err(error))),
                     }
                 }
@@ -351,14 +406,29 @@ impl Thread {
         }
         if !replies.is_empty() {
             let outcome = self.journal(definitions);
-            for (reply, count) in replies {
-                let _ = reply.send(outcome.map(|_| count));
+            for (reply, definitions, series) in replies {
+                let _ = reply.send(outcome.map(|limited| Made { definitions, series, limited }));
             }
         }
         deferred
     }
 
-    fn journal(&self, definitions: Vec<Definition>) -> Result<Epoch, ControlError> {
+    /// Journals one epoch. Series that begin ahead of what needs them, of which a limit may need a hundred thousand, go
+    /// before it in epochs of their own: nothing speaks of them yet.
+    fn journal(&self, mut definitions: Vec<Definition>) -> Result<Limited, ControlError> {
+        let is_series = |definition: &Definition| matches!(definition, Definition::SeriesCreated(_));
+        let ahead = definitions.iter().take_while(|definition| is_series(definition)).count();
+        let mut limited = Limited::default();
+        for _ in 0..ahead.saturating_sub(1) / EPOCH_DEFINITIONS_MAX {
+            let rest = definitions.split_off(EPOCH_DEFINITIONS_MAX);
+            let first = std::mem::replace(&mut definitions, rest);
+            limited += self.journal_epoch(first)?;
+        }
+        limited += self.journal_epoch(definitions)?;
+        Ok(limited)
+    }
+
+    fn journal_epoch(&self, definitions: Vec<Definition>) -> Result<Limited, ControlError> {
         let bytes = encode(&definitions);
         let (done, outcome) = mpsc::channel();
         (self.append)(bytes, DefinitionTicket { definitions: Arc::new(definitions), done })?;

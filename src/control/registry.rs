@@ -17,7 +17,10 @@ use dataflows::types::{
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use super::facts::Facts;
 use super::key::{Credential, Principal, is_active};
+use super::lapses::Lapses;
+use super::plans::Plans;
 use super::secrets::Secrets;
 
 /// A live series as requests hold it: who it is and where it lives. Cheap to clone.
@@ -38,6 +41,8 @@ pub struct CustomerRecord {
     pub customer: Customer,
     /// What else is known.
     pub details: CustomerDetails,
+    /// The plan that it was put on.
+    pub plan_id: Option<String>,
 }
 
 impl CustomerRecord {
@@ -47,8 +52,15 @@ impl CustomerRecord {
         let mut definitions = vec![Definition::CustomerPut(self.customer.clone())];
         if self.details != CustomerDetails::default() {
             let details = self.details.clone();
+            let (business_id, customer_id) = (business_id.clone(), customer_id.clone());
             definitions.push(Definition::CustomerDescribed { business_id, customer_id, details });
         }
+        let planned = self.plan_id.clone().map(|plan_id| Definition::CustomerPlanned {
+            business_id,
+            customer_id,
+            plan_id: Some(plan_id),
+        });
+        definitions.extend(planned);
         definitions
     }
 }
@@ -84,7 +96,10 @@ pub struct Registry {
     /// The server's `max_event_age` in seconds, for series without their own.
     max_event_age_secs: u32,
     businesses: HashMap<String, Business>,
-    customers: HashMap<String, BTreeMap<String, CustomerRecord>>,
+    pub(super) customers: HashMap<String, BTreeMap<String, CustomerRecord>>,
+    pub(super) plans: Plans,
+    pub(super) lapses: Lapses,
+    pub(super) facts: Facts,
     /// By the hash of the key, which is as random as it gets.
     keys: HashMap<[u8; 32], Credential, FixedState>,
     secrets: Secrets,
@@ -118,6 +133,9 @@ impl Registry {
             max_event_age_secs,
             businesses: HashMap::new(),
             customers: HashMap::new(),
+            plans: Plans::default(),
+            lapses: Lapses::default(),
+            facts: Facts::default(),
             keys: HashMap::default(),
             secrets: Secrets::default(),
             names: HashTable::new(),
@@ -149,23 +167,15 @@ impl Registry {
             Definition::KeyEnded { hash } => {
                 self.keys.remove(hash);
             }
-            Definition::CustomerPut(customer) => {
-                let of_business = self.customers.entry(customer.business_id.clone()).or_default();
-                let known = of_business.remove(&customer.customer_id);
-                let details = known.map(|record| record.details).unwrap_or_default();
-                let record = CustomerRecord { customer: customer.clone(), details };
-                of_business.insert(customer.customer_id.clone(), record);
-            }
-            Definition::CustomerDescribed { business_id, customer_id, details } => {
-                let of_business = self.customers.get_mut(business_id);
-                if let Some(record) = of_business.and_then(|customers| customers.get_mut(customer_id)) {
-                    record.details = details.clone();
-                }
-            }
+            Definition::CustomerPut(_)
+            | Definition::CustomerDescribed { .. }
+            | Definition::CustomerPlanned { .. }
+            | Definition::PlanPut(_)
+            | Definition::PlanDeleted { .. }
+            | Definition::PlanLimitPut(_)
+            | Definition::PlanLimitDeleted { .. } => self.apply_to_relations(definition),
             Definition::CustomerDeleted { business_id, customer_id } => {
-                if let Some(of_business) = self.customers.get_mut(business_id) {
-                    of_business.remove(customer_id);
-                }
+                self.apply_to_relations(definition);
                 self.keys.retain(|_, Credential { key, .. }| {
                     let bound =
                         matches!(&key.kind, KeyKind::Customer { customer_id: id } if id == customer_id);
@@ -173,8 +183,8 @@ impl Registry {
                 });
             }
             Definition::BusinessDeleted { business_id } => {
+                self.apply_to_relations(definition);
                 self.businesses.remove(business_id);
-                self.customers.remove(business_id);
                 self.secrets.forget(business_id);
                 self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
             }
@@ -189,6 +199,7 @@ impl Registry {
             Definition::SeriesChanged { series, spec } => return self.change(*series, spec),
             Definition::SeriesDeleted { series } => {
                 let handle = self.remove(*series)?;
+                self.facts.series(&handle, -1);
                 return Some((series.worker(self.workers), Command::Close { slot: handle.slot }));
             }
             Definition::SeriesCut { series } => {
@@ -210,14 +221,19 @@ impl Registry {
         let slot = self.next_slots[worker];
         self.next_slots[worker] += 1;
         self.next_series = self.next_series.max(series.0 + 1);
-        self.insert(SeriesHandle { series, slot, record: Arc::new(record.clone()) });
+        let handle = SeriesHandle { series, slot, record: Arc::new(record.clone()) };
+        self.facts.series(&handle, 1);
+        self.insert(handle);
         (worker, Command::Open { slot, series, shape: record.spec.shape(self.max_event_age_secs) })
     }
 
     fn change(&mut self, series: SeriesId, spec: &SeriesSpec) -> Option<(usize, Command)> {
         let old = self.remove_name(series)?;
         let record = SeriesRecord { spec: spec.clone(), ..(*old.record).clone() };
-        self.insert(SeriesHandle { record: Arc::new(record), ..old });
+        let new = SeriesHandle { record: Arc::new(record), ..old };
+        self.facts.series(&new, 1);
+        self.facts.series(&old, -1);
+        self.insert(new);
         let shape = spec.shape(self.max_event_age_secs);
         Some((series.worker(self.workers), Command::Reshape { slot: old.slot, shape }))
     }
@@ -416,7 +432,14 @@ impl Registry {
             bodies.iter().map(move |&body_hash| Definition::PostRecorded { series, body_hash })
         });
         let secrets = self.secrets.export();
-        businesses.chain(customers).chain(keys).chain(secrets).chain(series).chain(posts).collect()
+        businesses
+            .chain(self.plans.export())
+            .chain(customers)
+            .chain(keys)
+            .chain(secrets)
+            .chain(series)
+            .chain(posts)
+            .collect()
     }
 
     /// Continues numbering where the exported registry stood: deleted series may have had greater numbers.

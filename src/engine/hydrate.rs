@@ -10,7 +10,7 @@ use dataflows::hydration::hydrated;
 use dataflows::types::{Definition, LiveState, Micros, Row, SeriesId, SeriesState};
 
 use super::Shared;
-use super::replay::restore_states;
+use super::replay::{feed_limits, restore_states};
 use crate::control::SeriesHandle;
 
 /// Rebuilds registry and workers from definitions in order, newest live periods in series order, and the last rows of each
@@ -25,6 +25,7 @@ pub fn hydrate(
 ) {
     let mut registry = shared.registry.write().unwrap_or_else(PoisonError::into_inner);
     registry.continue_from(next_series);
+    registry.pass(now);
     for definition in definitions {
         registry.apply(definition);
     }
@@ -38,4 +39,5 @@ pub fn hydrate(
     let states: Vec<SeriesState> = registry.series().map(state).collect();
     drop(registry);
     restore_states(shared, states);
+    feed_limits(shared, 0, now);
 }

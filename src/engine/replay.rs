@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::older::WithoutCleanup;
-use super::router::{Router, StoredClasses};
+use super::router::{Completion, Router, StoredClasses, send_facts};
 use super::snapshot::{Head, section};
 use super::{Message, RouterState, Shared};
-use crate::control;
+use crate::control::{self, Who};
 use crate::journal::{Frame, Kind, OpenError, Recovery, SnapshotReader};
 
 /// Updates between two waits for the workers.
@@ -103,6 +103,7 @@ pub fn replay(
     let mut state = RouterState::default();
     if let Some(mut snapshot) = recovery.snapshot()? {
         state = restore(&mut snapshot, shared, stored)?;
+        feed_limits(shared, snapshot.position().epoch, state.last_time);
     }
     shared.tell_stored(&stored.classes, &stored.whole);
     let mut replay = Replay {
@@ -206,6 +207,12 @@ fn set_slot(slots: &mut Vec<u32>, series: SeriesId, slot: u32) {
     slots[index] = slot;
 }
 
+/// Hands the limits graph everything that was defined without an epoch of its own: by a snapshot, or by the store.
+pub(super) fn feed_limits(shared: &Shared, epoch: Epoch, stamp: Micros) {
+    let facts = shared.registry.write().unwrap_or_else(PoisonError::into_inner).take_facts();
+    send_facts(shared, epoch, stamp, facts, &Completion::new(None));
+}
+
 /// Waits until the workers have done what they were sent.
 fn flush(shared: &Shared) -> Result<(), ReplayError> {
     let (done, flushed) = mpsc::channel();
@@ -236,6 +243,7 @@ fn restore(
                 let mut registry = shared.registry.write().unwrap_or_else(PoisonError::into_inner);
                 registry.continue_from(head.next_series);
                 registry.set_projected(stored.definitions);
+                registry.pass(head.router.last_time);
                 (state, projected) = (head.router, head.projected);
             }
             section::DEFINITIONS => {
@@ -249,6 +257,10 @@ fn restore(
                 if stored.definitions < projected {
                     project(shared, projected, definitions);
                 }
+            }
+            section::LAPSED => {
+                let lapsed: Vec<Who> = decode(bytes).ok_or_else(unknown)?;
+                shared.registry.write().unwrap_or_else(PoisonError::into_inner).restore_lapsed(lapsed);
             }
             section::UNPROJECTED => {
                 let unprojected: Vec<(Epoch, Vec<Definition>)> = decode(bytes).ok_or_else(unknown)?;

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dataflows::types::{
-    ClassSet, Command, Decision, Definition, Epoch, EventId, Micros, SeriesId, Span, Update, Work,
+    ClassSet, Command, Decision, Definition, Epoch, EventId, Fact, Limited, Micros, SeriesId, Span, Update,
+    Work,
 };
 use tokio::sync::oneshot;
 
@@ -26,15 +27,27 @@ pub type StoredClasses = BTreeMap<Span, (Epoch, SeriesId)>;
 
 /// Told when the last worker has dropped it.
 pub(crate) struct Completion {
-    epoch: Epoch,
-    done: Option<Sender<Result<Epoch, ControlError>>>,
+    done: Option<Sender<Result<Limited, ControlError>>>,
+    limited: Mutex<Limited>,
+}
+
+impl Completion {
+    pub(super) fn new(done: Option<Sender<Result<Limited, ControlError>>>) -> Arc<Completion> {
+        Arc::new(Completion { done, limited: Mutex::default() })
+    }
+
+    /// What one worker's share did to limits.
+    pub(super) fn add(&self, limited: Limited) {
+        *self.limited.lock().unwrap_or_else(PoisonError::into_inner) += limited;
+    }
 }
 
 impl Drop for Completion {
     fn drop(&mut self) {
         if let Some(done) = &self.done {
+            let limited = *self.limited.get_mut().unwrap_or_else(PoisonError::into_inner);
             // Nobody waits any more if the control thread has ended.
-            let _ = done.send(Ok(self.epoch));
+            let _ = done.send(Ok(limited));
         }
     }
 }
@@ -52,13 +65,16 @@ pub struct Router {
     shared: Arc<Shared>,
     shares: Vec<Share>,
     state: RouterState,
+    /// When the next subscription ends.
+    lapse_due_at: Option<Micros>,
 }
 
 impl Router {
     /// A router that goes on from a position.
     pub fn new(shared: Arc<Shared>, state: RouterState) -> Self {
         let shares = shared.queues.iter().map(|_| Share::default()).collect();
-        Router { shared, shares, state }
+        let lapse_due_at = shared.registry.read().unwrap_or_else(PoisonError::into_inner).lapse_due_at();
+        Router { shared, shares, state, lapse_due_at }
     }
 
     fn update(&mut self, ticket: UpdateTicket, stamp: Micros) {
@@ -97,8 +113,9 @@ impl Router {
         epoch: Epoch,
         stamp: Micros,
         definitions: Arc<Vec<Definition>>,
-        done: Option<Sender<Result<Epoch, ControlError>>>,
+        done: Option<Sender<Result<Limited, ControlError>>>,
     ) {
+        let facts;
         let mut commands: Vec<Vec<Command>> = vec![Vec::new(); self.shared.queues.len()];
         {
             let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
@@ -108,20 +125,35 @@ impl Router {
                 }
             }
             registry.queue_projection(epoch, definitions.clone());
+            facts = registry.take_facts();
+            self.lapse_due_at = registry.lapse_due_at();
         }
         if let Some(sink) = self.shared.sink.get() {
             sink.project(epoch, definitions.to_vec());
         }
-        let completion = Arc::new(Completion { epoch, done });
+        let completion = Completion::new(done);
         for (commands, queue) in commands.into_iter().zip(&self.shared.queues) {
             if !commands.is_empty() {
                 queue.send(Message::Commands(Work::Commands { epoch, stamp, commands }, completion.clone()));
             }
         }
+        send_facts(&self.shared, epoch, stamp, facts, &completion);
+    }
+
+    /// Subscriptions that have ended by a time entry lapse: a change of limits without a definition.
+    fn lapse(&mut self, epoch: Epoch, at: Micros) {
+        let facts = {
+            let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
+            registry.pass(at);
+            self.lapse_due_at = registry.lapse_due_at();
+            registry.take_facts()
+        };
+        send_facts(&self.shared, epoch, at, facts, &Completion::new(None));
     }
 
     /// Sends a time entry. `stored` is what the store had at the start, for a replay.
     pub(crate) fn time(&mut self, epoch: Epoch, at: Micros, stored: &StoredProgress) {
+        self.lapse(epoch, at);
         let whole = stored.whole.iter().filter(|&(class, &upper)| {
             upper == epoch && stored.classes.get(class).is_none_or(|&(last, _)| last != epoch)
         });
@@ -179,6 +211,23 @@ impl Share {
             self.ids.push((self.updates.len() as u32, id));
         }
         self.updates.push(update);
+    }
+}
+
+/// Hands the limits graph what has changed, if anything has: all workers hear of it, the first has the rows.
+pub(super) fn send_facts(
+    shared: &Shared,
+    epoch: Epoch,
+    stamp: Micros,
+    mut facts: Vec<(Fact, isize)>,
+    completion: &Arc<Completion>,
+) {
+    if facts.is_empty() {
+        return;
+    }
+    for queue in &shared.queues {
+        let facts = std::mem::take(&mut facts);
+        queue.send(Message::Commands(Work::Facts { epoch, stamp, facts }, completion.clone()));
     }
 }
 
@@ -249,12 +298,15 @@ impl Follower<Ticket> for Router {
         if self.shared.flush.load(Ordering::Acquire) {
             return Some(next_second);
         }
-        let due_at = self.shared.due_at()?;
-        // A class that waits for the store must not write a time entry a second.
-        let waiting =
-            self.state.pending.0 != 0 && self.state.pending.0 & !self.shared.emissions().busy().0 == 0;
-        let floor = if waiting { Span::S15.window(self.state.last_time).end } else { next_second };
-        Some(due_at.max(floor))
+        let lapse = self.lapse_due_at.map(|at| at.max(next_second));
+        let due_at = self.shared.due_at().map(|due_at| {
+            // A class that waits for the store must not write a time entry a second.
+            let waiting =
+                self.state.pending.0 != 0 && self.state.pending.0 & !self.shared.emissions().busy().0 == 0;
+            let floor = if waiting { Span::S15.window(self.state.last_time).end } else { next_second };
+            due_at.max(floor)
+        });
+        lapse.into_iter().chain(due_at).min()
     }
 }
 

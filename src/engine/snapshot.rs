@@ -10,6 +10,7 @@
 //! | 6 keys | `Vec<(key hash, fingerprint, stamp)>`: one |
 //! | 7 series | `SeriesState`, one behind the other: many |
 //! | 8 used | `Vec<(hash of an API key, when it was last used)>`: one |
+//! | 9 lapsed | `Vec<(business, customer)>` whose subscription has ended: one, if there are any |
 //!
 //! The registry stands still (control's gate) from the barrier until it has been encoded; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on
@@ -37,6 +38,7 @@ pub(super) mod section {
     pub const KEYS: u8 = 6;
     pub const SERIES: u8 = 7;
     pub const USED: u8 = 8;
+    pub const LAPSED: u8 = 9;
 }
 
 /// Series in one step of an export.
@@ -95,16 +97,19 @@ pub fn take_snapshot(
         .map_err(|(_, rejected)| rejected)?;
     let (position, router) = position.recv()?;
     let mut writer = journal.begin_snapshot(position)?;
-    let (head, definitions, unprojected) = {
+    let (head, definitions, lapsed, unprojected) = {
         let registry = control.registry();
         let head = Head { router, next_series: registry.next_series(), projected: registry.projected() };
         let unprojected: Vec<(Epoch, Vec<Definition>)> =
             registry.unprojected().map(|(epoch, definitions)| (*epoch, definitions.to_vec())).collect();
-        (encode(&head), encode(&registry.export()), encode(&unprojected))
+        (encode(&head), encode(&registry.export()), registry.lapses().lapsed(), encode(&unprojected))
     };
     drop(gate);
     writer.section(section::HEAD, &head)?;
     writer.section(section::DEFINITIONS, &definitions)?;
+    if !lapsed.is_empty() {
+        writer.section(section::LAPSED, &encode(&lapsed))?;
+    }
     writer.section(section::UNPROJECTED, &unprojected)?;
     let mut exporting = shared.queues.len();
     while exporting > 0 {

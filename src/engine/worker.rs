@@ -141,7 +141,10 @@ impl Body {
                     }
                 }
             }
-            Message::Commands(work, _completion) => self.apply(worker, work),
+            Message::Commands(work, completion) => {
+                self.apply(worker, work);
+                completion.add(std::mem::take(&mut self.output.limited));
+            }
             Message::Time(work) => {
                 self.apply(worker, work);
                 self.emit();

@@ -1,0 +1,197 @@
+//! `POST /api/v1/proxy`: check, then forward (API section 5).
+//!
+//! Refused is who is past a limit with the action `deny` or `block`; the target then hears nothing. What was allowed is
+//! answered with what the target said, whatever that was. Usage is not counted here: the target's owner records it. Where
+//! requests may go to is decided by the room that sends them, at the address that it connects to.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use dataflows::types::{Amount, Micros, SeriesKey, Shape, Standing, Tally};
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+
+use super::auth::{absent, no_such_customer};
+use super::error::{ApiError, Title};
+use super::limits::{about, percent};
+use super::metrics::remaining;
+use super::reply::{Json, Raw, Reply, ToJson};
+use super::{Call, Rooms, ratelimit};
+use crate::admission::parse::Fault;
+use crate::admission::parse::names::{ACTIONS, OPERATORS, word};
+use crate::admission::parse::proxy::NewCall;
+use crate::admission::{AdmissionError, WAIT_MAX_SECS};
+use crate::control::{SeriesFilter, SeriesHandle};
+use crate::outbound::{Answer, OutboundError, Request, RequestError, Target};
+
+/// A series with the limit that decides.
+type Judged = (SeriesHandle, Standing);
+
+/// `POST /api/v1/proxy`.
+pub(super) async fn forward(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let new = NewCall::parse(&call.body)?;
+    let customer_id = about(call.caller(), new.scope, new.customer_id.as_deref())?;
+    let request = request(&new)?;
+    let business_id = call.caller().business_id.clone();
+    let judged = match &new.metric_name {
+        Some(metric_name) => {
+            let (business_id, metric_name) = (business_id.as_ref().to_owned(), metric_name.clone());
+            Some(one(rooms, SeriesKey { business_id, customer_id, metric_name }).await?)
+        }
+        None => {
+            let customer_id = customer_id.ok_or_else(|| {
+                let detail = "an empty metric_name checks the plan limits of a customer: name the metric";
+                Fault::malformed("metric_name", "invalid_name", detail)
+            })?;
+            all(rooms, &business_id, customer_id).await?
+        }
+    };
+    let now = rooms.admission.now();
+    if let Some((handle, standing)) = judged.as_ref().filter(|(_, standing)| is_refused(standing)) {
+        return Ok(denied(handle, standing, now));
+    }
+    let answer = rooms.outbound.send(&business_id, request).await?;
+    let json = Json::object()
+        .set("status", "allowed")
+        .set("breach_status", breach_status(judged.as_ref()))
+        .set("forwarded_response", forwarded(&answer));
+    let headers = judged.as_ref().map(|(handle, standing)| limits(handle, standing, now)).unwrap_or_default();
+    Ok(Reply { headers, ..Reply::json(StatusCode::OK, json) })
+}
+
+/// What is to be sent. Nothing is looked up yet.
+fn request(new: &NewCall) -> Result<Request, ApiError> {
+    let fault = |field, detail: String| Fault::malformed(field, "invalid_target", detail);
+    let target = Target::parse(&new.target_url).map_err(|error| fault("target_url", error.to_string()))?;
+    let mut headers: Vec<(&str, &str)> =
+        new.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    if new.body_is_json && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        headers.push(("content-type", "application/json"));
+    }
+    let request = Request::new(&new.method, target, headers, Bytes::from(new.body.clone()));
+    Ok(request.map_err(|error| match error {
+        RequestError::Method => fault("method", error.to_string()),
+        RequestError::Header(_) | RequestError::TooManyHeaders => fault("headers", error.to_string()),
+    })?)
+}
+
+async fn one(rooms: &Rooms, key: SeriesKey) -> Result<Judged, ApiError> {
+    let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
+    let standings = rooms.admission.read(std::slice::from_ref(&handle)).await?;
+    let standing = standings.into_iter().next().flatten().ok_or(AdmissionError::Gone)?;
+    Ok((handle, standing))
+}
+
+/// The limited series of a customer that decides: one that refuses, else the one that has used most of its limit.
+async fn all(rooms: &Rooms, business_id: &str, customer_id: String) -> Result<Option<Judged>, ApiError> {
+    if !rooms.control.customer_exists(business_id, &customer_id) {
+        return Err(no_such_customer());
+    }
+    let (business_id, customer_id) = (business_id.to_owned(), Some(customer_id));
+    let filter = SeriesFilter { business_id, customer_id, ..SeriesFilter::default() };
+    let handles = rooms.control.list_series(&filter, None, usize::MAX);
+    let standings = rooms.admission.read(&handles).await?;
+    let limited = handles.into_iter().zip(standings).filter_map(|(handle, standing)| {
+        let standing = standing.filter(|standing| standing.limit.is_some())?;
+        Some((handle, standing))
+    });
+    Ok(limited.max_by_key(|(_, standing)| {
+        let used = standing.limit.and_then(|limit| percent(&limit, standing.value));
+        (is_refused(standing), standing.breached, used)
+    }))
+}
+
+fn is_refused(standing: &Standing) -> bool {
+    standing.breached && standing.held().is_some()
+}
+
+fn limits(handle: &SeriesHandle, standing: &Standing, now: Micros) -> Vec<(HeaderName, HeaderValue)> {
+    let record = &handle.record;
+    let (name, operation) = (&record.key.metric_name, record.spec.operation);
+    ratelimit::headers(name, operation, standing.held(), standing.value, now)
+}
+
+fn denied(handle: &SeriesHandle, standing: &Standing, now: Micros) -> Reply {
+    // Waiting for a new period helps where one that has just begun is not breached.
+    let anew = Shape { limit: standing.limit, ..handle.record.spec.shape(0) };
+    let resets_at = standing.period_end.filter(|_| !anew.is_breached(&Tally::EMPTY));
+    let wait = resets_at.map(|end| Micros(end.0 - now.0).seconds_up());
+    let wait = wait.and_then(|secs| u32::try_from(secs).ok()).filter(|secs| *secs <= WAIT_MAX_SECS);
+    let json = Json::object()
+        .set("status", "denied")
+        .set("error", Title::PlanLimitExceeded.parts().1)
+        .set("code", "plan_limit_exceeded")
+        .set_some("retry_after", wait.map(u64::from))
+        .set("resets_at", resets_at)
+        .set("breach_status", status_of(handle, standing));
+    let mut headers = limits(handle, standing, now);
+    headers.extend(wait.map(|secs| (RETRY_AFTER, HeaderValue::from(secs))));
+    Reply { headers, ..Reply::json(StatusCode::TOO_MANY_REQUESTS, json) }
+}
+
+fn breach_status(judged: Option<&Judged>) -> Json {
+    match judged {
+        Some((handle, standing)) => status_of(handle, standing),
+        None => Json::object()
+            .set("is_breached", false)
+            .set("metric_name", None::<&str>)
+            .set("current_usage", None::<Amount>)
+            .set("limit_value", None::<Amount>)
+            .set("limit_operator", None::<&str>)
+            .set("breach_action", None::<&str>)
+            .set("remaining", None::<Amount>),
+    }
+}
+
+fn status_of(handle: &SeriesHandle, standing: &Standing) -> Json {
+    let limit = standing.limit;
+    Json::object()
+        .set("is_breached", standing.breached)
+        .set("metric_name", &handle.record.key.metric_name)
+        .set("current_usage", standing.value)
+        .set("limit_value", limit.map(|limit| limit.value))
+        .set("limit_operator", limit.map(|limit| word(&OPERATORS, &limit.operator)))
+        .set("breach_action", limit.map(|limit| word(&ACTIONS, &limit.action)))
+        .set("remaining", remaining(&handle.record.spec, standing))
+}
+
+/// The target's answer: text as it is, anything else in base64.
+fn forwarded(answer: &Answer) -> Json {
+    let json = Json::object()
+        .set("status_code", u64::from(answer.status))
+        .set("headers", Raw(&headers_of(&answer.headers)));
+    match std::str::from_utf8(&answer.body) {
+        Ok(text) => json.set("body", text),
+        Err(_) => json.set("body", BASE64_STANDARD.encode(&answer.body)).set("body_encoding", "base64"),
+    }
+}
+
+/// An object of strings; headers of one name are joined as HTTP joins them.
+fn headers_of(headers: &HeaderMap) -> String {
+    let mut text = String::from("{");
+    for name in headers.keys() {
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        if text.len() > 1 {
+            text.push(',');
+        }
+        name.as_str().write(&mut text);
+        text.push(':');
+        values.join(", ").write(&mut text);
+    }
+    text.push('}');
+    text
+}
+
+impl From<OutboundError> for ApiError {
+    fn from(error: OutboundError) -> Self {
+        let detail = error.to_string();
+        match error {
+            OutboundError::NotAllowed => ApiError::new(Title::Forbidden, "target_not_allowed", detail),
+            OutboundError::Busy => ApiError::unavailable("overloaded", detail),
+            OutboundError::Unreachable => ApiError::bad_gateway("target_unreachable", detail),
+            OutboundError::TimedOut => ApiError::bad_gateway("target_timed_out", detail),
+            OutboundError::TooLarge => ApiError::bad_gateway("target_answer_too_large", detail),
+            OutboundError::Malformed => ApiError::bad_gateway("target_answer_malformed", detail),
+        }
+    }
+}
