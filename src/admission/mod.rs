@@ -16,7 +16,7 @@ mod pressure;
 use std::sync::Arc;
 
 use dataflows::types::packed::{self, Item, Keyed};
-use dataflows::types::{Action, Amount, Decision, EventId, Micros, Outcome, Refusal, SeriesState, Standing};
+use dataflows::types::{Amount, Decision, EventId, Held, Micros, Outcome, Refusal, SeriesState, Standing};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -32,12 +32,14 @@ pub use pressure::{Bounds, Permit};
 /// How far ahead of the clock an event may be.
 const AHEAD_MAX: i64 = 300 * Micros::PER_SECOND;
 /// How long a client is told to wait for a new live period at most, in seconds.
-const WAIT_MAX_SECS: u32 = 3_600;
+pub const WAIT_MAX_SECS: u32 = 3_600;
 
 /// One update on its way in.
 pub struct UpdateRequest {
     /// The series.
     pub handle: SeriesHandle,
+    /// Whether its limit may refuse the update: asked before it is journaled.
+    pub blocks: bool,
     /// The amount.
     pub amount: Amount,
     /// The event time; none is the arrival.
@@ -59,7 +61,7 @@ pub struct Updated {
 }
 
 /// Why an update was not taken, or not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AdmissionError {
     /// The series was deleted meanwhile.
     #[error("there is no such series")]
@@ -74,16 +76,7 @@ pub enum AdmissionError {
     },
     /// It would pass a `block` limit; nothing was recorded.
     #[error("the update would pass the limit of the metric")]
-    Refused {
-        /// The value of the live period of the event's time.
-        value: Amount,
-        /// The limit.
-        limit: Amount,
-        /// When that period ends; none if it never does, or has ended.
-        resets_at: Option<Micros>,
-        /// After how many seconds the same update would be taken, if that is within an hour.
-        retry_after_secs: Option<u32>,
-    },
+    Refused(Box<Refused>),
     /// The live period of its event time is closed, so that the series' `block` limit cannot be held there.
     #[error("the timestamp lies in a period whose limit is not decided any more")]
     TooLate,
@@ -111,6 +104,23 @@ pub enum AdmissionError {
     /// It may or may not have been written.
     #[error("the journal failed")]
     Unknown,
+}
+
+/// What a refusal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The value of the live period of the event's time.
+    pub value: Amount,
+    /// The limit.
+    pub limit: Amount,
+    /// When that period ends; none if it never does, or has ended.
+    pub resets_at: Option<Micros>,
+    /// After how many seconds the same update would be taken, if that is within an hour.
+    pub retry_after_secs: Option<u32>,
+    /// The limit and the live period of now.
+    pub held: Option<Held>,
+    /// When it was refused.
+    pub at: Micros,
 }
 
 impl From<Rejected> for AdmissionError {
@@ -241,7 +251,7 @@ impl Admission {
 
     async fn record(&self, request: &UpdateRequest, keyed: Option<Keyed>) -> Result<Updated, AdmissionError> {
         let id = request.event_id(keyed);
-        if request.is_limited() {
+        if request.blocks {
             let (handle, now) = (&request.handle, self.now());
             let update = (request.event_at.unwrap_or(now), request.amount);
             if let Some(refused) = self.0.queries.refuse(handle, update, id, now).await? {
@@ -281,12 +291,14 @@ impl Admission {
                 // Sent again, an update without a timestamp of its own belongs to the period of then.
                 let moves_on = request.event_at.is_none() || self.age_max_secs(request) == 0;
                 let wait_secs = wait_secs(&refusal, decision.arrival).filter(|_| moves_on);
-                Err(AdmissionError::Refused {
+                Err(AdmissionError::Refused(Box::new(Refused {
                     value: refusal.value,
                     limit: refusal.limit,
                     resets_at: refusal.resets_at,
                     retry_after_secs: wait_secs,
-                })
+                    held: decision.held,
+                    at: decision.arrival,
+                })))
             }
         }
     }
@@ -327,11 +339,6 @@ impl Admission {
 impl UpdateRequest {
     fn business_id(&self) -> &str {
         &self.handle.record.key.business_id
-    }
-
-    /// Whether the series has a limit that refuses.
-    fn is_limited(&self) -> bool {
-        self.handle.record.spec.limit.is_some_and(|limit| limit.action == Action::Block)
     }
 
     /// The identity that meter decides by. An id of the event's own comes before the key's.

@@ -22,11 +22,12 @@ use tokio::sync::watch;
 
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
 use crate::clock::{Clock, Stamps, SystemClock};
-use crate::config::{Config, Durability, Secret};
+use crate::config::{Config, Durability, Network, Secret};
 use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
 use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
+use crate::outbound::{Cidr, Outbound, OutboundOptions};
 use crate::sinks::{self, HistorySink, SinkHealth};
 use crate::store::{Content, History, PostgresStore};
 pub use signals::Signals;
@@ -153,6 +154,7 @@ pub struct Service {
     snapshots: Snapshots,
     history: Arc<dyn History>,
     vault: Arc<Vault>,
+    outbound: Outbound,
 }
 
 impl Service {
@@ -228,6 +230,7 @@ impl Service {
             snapshots,
             history,
             vault,
+            outbound: outbound(config),
         })
     }
 
@@ -237,6 +240,7 @@ impl Service {
             control: self.control.clone(),
             admission: self.admission.clone(),
             vault: self.vault.clone(),
+            outbound: self.outbound.clone(),
             history: self.history.clone(),
             bounds: crate::admission::parse::series::Bounds {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
@@ -313,6 +317,12 @@ fn warn_of_unreadable_secrets(control: &Control, vault: &Vault) {
         "{why} secrets of tenants, which cannot be used: start with the TRACKTAGS_SECRET_KEY (or --secret-key) that they \
          were made with, or set them anew"
     );
+}
+
+/// The way out, to public networks and those that are allowed.
+fn outbound(config: &Config) -> Outbound {
+    let cidr = |network: &Network| Cidr::new(network.address, network.prefix_bits);
+    Outbound::new(OutboundOptions::new(config.proxy_allow.iter().map(cidr).collect()))
 }
 
 fn admission_options(config: &Config) -> AdmissionOptions {

@@ -39,13 +39,10 @@ async fn define(
     customer_id: String,
     before: Option<CustomerRecord>,
 ) -> Result<Reply, ApiError> {
-    if body.plan_id()?.is_some() {
-        return Err(ApiError::not_found("plan_not_found", "there is no such plan"));
-    }
     let is_new = before.is_none();
-    let (name, details) = before.map_or_else(
-        || (None, CustomerDetails::default()),
-        |record| (Some(record.customer.customer_name), record.details),
+    let (name, details, plan_id) = before.map_or_else(
+        || (None, CustomerDetails::default(), None),
+        |record| (Some(record.customer.customer_name), record.details, record.plan_id),
     );
     let customer_name = body.customer_name()?.or(name).ok_or_else(|| {
         Fault::malformed("customer_name", "missing_field", "customer_name is required for a new customer")
@@ -53,11 +50,12 @@ async fn define(
     let business_id = call.caller().business_id.as_ref().to_owned();
     let customer = Customer { business_id, customer_id, customer_name, created_at: rooms.control.now() };
     let (business_id, customer_id) = (customer.business_id.clone(), customer.customer_id.clone());
-    let record = CustomerRecord { customer, details: body.details(details)? };
+    let record =
+        CustomerRecord { customer, details: body.details(details)?, plan_id: body.plan_id(plan_id)? };
     rooms.control.by(call.origin()).put_customer(record, is_new).await?;
     let record = rooms.control.customer(&business_id, &customer_id).ok_or_else(no_such_customer)?;
     let (status, word) = if is_new { (StatusCode::CREATED, "created") } else { (StatusCode::OK, "updated") };
-    Ok(Reply::json(status, describe(Json::object().set("status", word), &record)))
+    Ok(Reply::json(status, describe(rooms, Json::object().set("status", word), &record)))
 }
 
 /// `GET /api/v1/customers`: by id, page by page. A cursor is the last id seen.
@@ -68,7 +66,7 @@ pub(super) fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let mut page = rooms.control.list_customers(&call.caller().business_id, after.as_deref(), limit + 1);
     let more = page.len() > limit;
     page.truncate(limit);
-    let shown: Vec<_> = page.iter().map(|record| describe(Json::object(), record)).collect();
+    let shown: Vec<_> = page.iter().map(|record| describe(rooms, Json::object(), record)).collect();
     let last = page.last().filter(|_| more).map(|record| record.customer.customer_id.as_str());
     let json =
         Json::object().set("customers", &shown[..]).set("count", shown.len() as u64).set("next_cursor", last);
@@ -79,7 +77,7 @@ pub(super) fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let record =
         rooms.control.customer(&call.caller().business_id, &named(call)?).ok_or_else(no_such_customer)?;
-    Ok(Reply::json(StatusCode::OK, describe(Json::object(), &record)))
+    Ok(Reply::json(StatusCode::OK, describe(rooms, Json::object(), &record)))
 }
 
 /// `DELETE /api/v1/customers/{customer_id}`: with its keys and series; rows of its series stay.
@@ -112,16 +110,25 @@ fn named(call: &Call<'_>) -> Result<String, ApiError> {
     Ok(names::id("customer_id", call.parameter(0))?)
 }
 
-fn describe(into: Json, record: &CustomerRecord) -> Json {
-    let CustomerRecord { customer, details } = record;
+fn describe(rooms: &Rooms, into: Json, record: &CustomerRecord) -> Json {
+    let CustomerRecord { customer, details, plan_id } = record;
+    let (effective, falls_nowhere) = {
+        let registry = rooms.control.registry();
+        let lapsed = registry.has_lapsed(record);
+        let effective = registry.plans().effective(record, lapsed).map(|plan| plan.plan_id.clone());
+        (effective, lapsed && registry.plans().free(&customer.business_id).is_none())
+    };
+    let warning = "the subscription has ended and there is no free plan: the customer stays on its plan";
     into.set("business_id", &customer.business_id)
         .set("customer_id", &customer.customer_id)
         .set("customer_name", &customer.customer_name)
         .set("email", details.email.as_deref())
         .set("description", details.description.as_deref())
-        .set("plan_id", None::<&str>)
+        .set("plan_id", plan_id.as_deref())
+        .set("effective_plan_id", effective)
         .set("stripe_customer_id", details.stripe_customer_id.as_deref())
         .set("stripe_price_id", details.stripe_price_id.as_deref())
         .set("subscription_ends_at", details.subscription_ends_at)
         .set("created_at", customer.created_at)
+        .set_some("warnings", falls_nowhere.then_some(&[warning][..]))
 }

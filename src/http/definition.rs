@@ -78,6 +78,7 @@ async fn record_initial_value(
         return Ok(());
     }
     let request = UpdateRequest {
+        blocks: rooms.control.blocks(handle),
         handle: handle.clone(),
         amount,
         event_at: None,

@@ -20,9 +20,9 @@ use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
 use super::reply::{Json, Reply};
-use crate::admission::AdmissionError;
 use crate::admission::parse::names::rfc3339;
 use crate::admission::parse::{Fault, FaultKind};
+use crate::admission::{AdmissionError, Refused};
 use crate::control::{ControlError, SealError};
 use crate::store::StoreError;
 
@@ -148,6 +148,13 @@ impl ApiError {
         self
     }
 
+    /// With further headers.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        self.0.headers.extend(headers);
+        self
+    }
+
     /// 404. The same for what is absent and for what belongs to somebody else.
     pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         ApiError::new(Title::NotFound, code, detail)
@@ -185,6 +192,13 @@ impl ApiError {
     pub fn internal(code: &'static str, detail: impl Into<String>, outcome: Outcome) -> Self {
         let mut error = ApiError::new(Title::InternalServerError, code, detail);
         error.0.outcome = Some(outcome);
+        error
+    }
+
+    /// 502: what the request asked for may have happened.
+    pub fn bad_gateway(code: &'static str, detail: impl Into<String>) -> Self {
+        let mut error = ApiError::new(Title::BadGateway, code, detail);
+        error.0.outcome = Some(Outcome::Unknown);
         error
     }
 
@@ -254,6 +268,12 @@ impl From<ControlError> for ApiError {
             ControlError::KeyLimit => ApiError::new(Title::KeyLimitReached, "key_limit_reached", detail),
             ControlError::NoRandomness => ApiError::internal("no_randomness", detail, Outcome::Rejected),
             ControlError::CustomerExists => ApiError::new(Title::Conflict, "customer_exists", detail),
+            ControlError::NoSuchPlan => ApiError::not_found("plan_not_found", detail),
+            ControlError::NoSuchPlanLimit => ApiError::not_found("plan_limit_not_found", detail),
+            ControlError::FreePlanExists => ApiError::new(Title::Conflict, "free_plan_exists", detail),
+            ControlError::PricedPlanExists => ApiError::new(Title::Conflict, "priced_plan_exists", detail),
+            ControlError::PlanLimitExists => ApiError::new(Title::Conflict, "plan_limit_exists", detail),
+            ControlError::PlanInUse => ApiError::new(Title::Conflict, "plan_in_use", detail),
             ControlError::NoWebhookSecret => {
                 Fault::unacceptable("webhook_url", "webhook_secret_missing", detail).into()
             }
@@ -285,7 +305,8 @@ impl From<AdmissionError> for ApiError {
         match error {
             AdmissionError::Gone => ApiError::not_found("metric_not_found", detail),
             AdmissionError::OutOfRange { oldest, newest } => out_of_range(oldest, newest),
-            AdmissionError::Refused { value, limit, resets_at, retry_after_secs } => {
+            AdmissionError::Refused(refused) => {
+                let Refused { value, limit, resets_at, retry_after_secs, .. } = *refused;
                 let mut error = ApiError::new(Title::PlanLimitExceeded, "plan_limit_exceeded", detail);
                 error.0.standing = Some(LimitStanding { value, limit, resets_at });
                 let after = retry_after_secs.map(|secs| (RETRY_AFTER, HeaderValue::from(secs)));
@@ -333,7 +354,9 @@ mod tests {
 
     fn refused(resets_at: Option<Micros>, retry_after_secs: Option<u32>) -> (Reply, serde_json::Value) {
         let (value, limit) = (Amount::from_units(7), Amount::from_units(8));
-        let refused = AdmissionError::Refused { value, limit, resets_at, retry_after_secs };
+        let (held, at) = (None, Micros(0));
+        let refused = Refused { value, limit, resets_at, retry_after_secs, held, at };
+        let refused = AdmissionError::Refused(Box::new(refused));
         let reply = ApiError::from(refused).into_reply("req_test");
         let body = serde_json::from_slice(&reply.body).expect("a problem is JSON");
         (reply, body)

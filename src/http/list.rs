@@ -58,7 +58,7 @@ pub(super) async fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErr
     Ok(Reply::json(StatusCode::OK, json))
 }
 
-fn filter(rooms: &Rooms, call: &Call<'_>) -> Result<SeriesFilter, ApiError> {
+pub(super) fn filter(rooms: &Rooms, call: &Call<'_>) -> Result<SeriesFilter, ApiError> {
     let (caller, query) = (call.caller(), &call.query);
     let mut scope = query.choice("scope", &SCOPES)?;
     let mut customer_id = customer(caller, query, scope == Some(Scope::Customer))?;
@@ -83,12 +83,12 @@ fn filter(rooms: &Rooms, call: &Call<'_>) -> Result<SeriesFilter, ApiError> {
 }
 
 /// `customer/metric` in hexadecimal, `/metric` for a business series; neither name can hold a `/`.
-fn to_cursor(key: &SeriesKey) -> String {
+pub(super) fn to_cursor(key: &SeriesKey) -> String {
     let text = format!("{}/{}", key.customer_id.as_deref().unwrap_or_default(), key.metric_name);
     text.bytes().fold(String::with_capacity(text.len() * 2), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-fn from_cursor(business_id: &str, cursor: &str) -> Result<SeriesKey, Fault> {
+pub(super) fn from_cursor(business_id: &str, cursor: &str) -> Result<SeriesKey, Fault> {
     let fault =
         || Fault::malformed("cursor", "invalid_cursor", "the cursor is not one that this service gave");
     let bytes: Option<Vec<u8>> = cursor.as_bytes().chunks(2).map(hex_byte).collect();

@@ -2,17 +2,21 @@
 
 use std::slice;
 
-use dataflows::types::{Amount, Micros, Operation, SeriesSpec, Standing};
+use dataflows::types::{Amount, Decision, LimitSource, Micros, Operation, SeriesKey, SeriesSpec, Standing};
 use hyper::StatusCode;
 
 use super::auth::{absent, series_key};
 use super::error::ApiError;
 use super::reply::{Json, Reply};
-use super::{Call, Rooms};
+use super::{Call, Rooms, ratelimit};
 use crate::admission::parse::names::{ACTIONS, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES, word};
 use crate::admission::parse::update::NewUpdate;
 use crate::admission::{AdmissionError, UpdateRequest, Updated};
 use crate::control::SeriesHandle;
+
+/// `limit_source`.
+pub(super) const SOURCES: [(&str, LimitSource); 3] =
+    [("series", LimitSource::Series), ("plan", LimitSource::Plan), ("default", LimitSource::Default)];
 
 /// `PUT /api/v1/metrics/{metric_name}`: records one update. 200 once it is durable; a GET that starts after sees it.
 pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -21,6 +25,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     let idempotency_key = call.idempotency_key()?.map(|text| (text, update.fingerprint(&key)));
     let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
     let request = UpdateRequest {
+        blocks: rooms.control.blocks(&handle),
         handle,
         amount: update.amount,
         event_at: update.event_at,
@@ -28,7 +33,11 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         key: idempotency_key,
         post: None,
     };
-    let Updated { decision, is_duplicate } = rooms.admission.update(&request).await?;
+    let operation = request.handle.record.spec.operation;
+    let answer = rooms.admission.update(&request).await;
+    let Updated { decision, is_duplicate } = answer.map_err(|error| refused(&key, operation, error))?;
+    let Decision { current, held, arrival, .. } = decision;
+    let headers = ratelimit::headers(&key.metric_name, operation, held, current, arrival);
     let json = Json::object()
         .set("status", "updated")
         .set("business_id", &key.business_id)
@@ -40,7 +49,18 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         .set("timestamp", decision.arrival.seconds())
         .set_some("duplicate", is_duplicate.then_some(true))
         .set_some("late", decision.late.then_some(true));
-    Ok(Reply::json(StatusCode::OK, json))
+    Ok(Reply { headers, ..Reply::json(StatusCode::OK, json) })
+}
+
+/// What a refusal says of the limit goes into headers, too.
+fn refused(key: &SeriesKey, operation: Operation, error: AdmissionError) -> ApiError {
+    let headers = match &error {
+        AdmissionError::Refused(refused) => {
+            ratelimit::headers(&key.metric_name, operation, refused.held, refused.value, refused.at)
+        }
+        _ => Vec::new(),
+    };
+    ApiError::from(error).with_headers(headers)
 }
 
 /// `GET /api/v1/metrics/{metric_name}`: the value as of now.
@@ -50,7 +70,9 @@ pub(super) async fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErr
     let as_of = rooms.admission.now();
     let standings = rooms.admission.read(slice::from_ref(&handle)).await?;
     let standing = standings.into_iter().next().flatten().ok_or(AdmissionError::Gone)?;
-    Ok(Reply::json(StatusCode::OK, reading(&handle, &standing, as_of)))
+    let operation = handle.record.spec.operation;
+    let headers = ratelimit::headers(&key.metric_name, operation, standing.held(), standing.value, as_of);
+    Ok(Reply { headers, ..Reply::json(StatusCode::OK, reading(&handle, &standing, as_of)) })
 }
 
 /// A series with its value.
@@ -70,12 +92,11 @@ pub(super) fn reading(handle: &SeriesHandle, standing: &Standing, as_of: Micros)
         .set("initial_value", spec.initial_value)
         .set("count", standing.tally.count)
         .set("period", period)
-        .set("limit_value", spec.limit.map(|limit| limit.value))
-        .set("limit_operator", spec.limit.map(|limit| word(&OPERATORS, &limit.operator)))
-        .set("limit_breached", spec.limit.map(|_| standing.breached))
-        .set("breach_action", spec.limit.map(|limit| word(&ACTIONS, &limit.action)))
-        // The only source until there are plans.
-        .set("limit_source", spec.limit.map(|_| "series"))
+        .set("limit_value", standing.limit.map(|limit| limit.value))
+        .set("limit_operator", standing.limit.map(|limit| word(&OPERATORS, &limit.operator)))
+        .set("limit_breached", standing.limit.map(|_| standing.breached))
+        .set("breach_action", standing.limit.map(|limit| word(&ACTIONS, &limit.action)))
+        .set("limit_source", standing.limit.map(|_| word(&SOURCES, &standing.limit_source)))
         .set("remaining", remaining(spec, standing))
         .set("refused", standing.refused)
         .set("as_of", as_of)
@@ -83,9 +104,9 @@ pub(super) fn reading(handle: &SeriesHandle, standing: &Standing, as_of: Micros)
 }
 
 /// How far the value may still go; none without a limit, and where updates do not add up to the value.
-fn remaining(spec: &SeriesSpec, standing: &Standing) -> Option<Amount> {
+pub(super) fn remaining(spec: &SeriesSpec, standing: &Standing) -> Option<Amount> {
     let adds_up = matches!(spec.operation, Operation::Sum | Operation::Count);
-    spec.limit.filter(|_| adds_up)?.remaining(standing.value)
+    standing.limit.filter(|_| adds_up)?.remaining(standing.value)
 }
 
 /// `DELETE /api/v1/metrics/{metric_name}`. `force` is known, but no series can have unexported usage yet.

@@ -17,10 +17,14 @@ mod definition;
 pub mod error;
 mod history;
 mod keys;
+mod limits;
 mod list;
 mod metrics;
 pub mod openapi;
+mod plans;
+mod proxy;
 pub mod query;
+mod ratelimit;
 pub mod reply;
 pub mod routes;
 pub mod serve;
@@ -45,6 +49,7 @@ use crate::admission::parse::series::Bounds;
 use crate::admission::{Admission, parse::names};
 use crate::clock::{Clock, SystemClock};
 use crate::control::{Control, Origin, Principal, Vault};
+use crate::outbound::Outbound;
 use crate::store::History;
 use auth::Access;
 use error::{ApiError, Title};
@@ -76,6 +81,8 @@ pub struct Rooms {
     pub admission: Admission,
     /// What secrets are encrypted with.
     pub vault: Arc<Vault>,
+    /// Where requests of tenants go out.
+    pub outbound: Outbound,
     /// Rows in the store.
     pub history: Arc<dyn History>,
     /// What definitions may ask for.
@@ -292,6 +299,19 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::CustomerPut => Box::pin(customers::put(backend.rooms()?, call)).await,
         Endpoint::CustomerRead => customers::read(backend.rooms()?, call),
         Endpoint::CustomerDelete => Box::pin(customers::delete(backend.rooms()?, call)).await,
+        Endpoint::PlanCreate => Box::pin(plans::create(backend.rooms()?, call)).await,
+        Endpoint::PlanList => plans::list(backend.rooms()?, call),
+        Endpoint::PlanRead => plans::read(backend.rooms()?, call),
+        Endpoint::PlanDelete => Box::pin(plans::delete(backend.rooms()?, call)).await,
+        Endpoint::PlanLimitCreate => Box::pin(plans::create_limit(backend.rooms()?, call)).await,
+        Endpoint::PlanLimitList => plans::list_limits(backend.rooms()?, call),
+        Endpoint::PlanLimitRead => plans::read_limit(backend.rooms()?, call),
+        Endpoint::PlanLimitChange => Box::pin(plans::change_limit(backend.rooms()?, call)).await,
+        Endpoint::PlanLimitDelete => Box::pin(plans::delete_limit(backend.rooms()?, call)).await,
+        Endpoint::LimitList => Box::pin(limits::list(backend.rooms()?, call)).await,
+        Endpoint::CustomerUsage => Box::pin(limits::usage(backend.rooms()?, call)).await,
+        Endpoint::Proxy => Box::pin(proxy::forward(backend.rooms()?, call)).await,
+        Endpoint::Check => Box::pin(limits::check(backend.rooms()?, call)).await,
     }
 }
 

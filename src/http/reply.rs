@@ -36,6 +36,13 @@ impl Reply {
         Reply { status, content_type: JSON, headers: Vec::new(), body: object.finish().into() }
     }
 
+    /// A JSON array.
+    pub fn json_list(status: StatusCode, items: &[Json]) -> Self {
+        let mut text = String::new();
+        items.write(&mut text);
+        Reply { status, content_type: JSON, headers: Vec::new(), body: text.into() }
+    }
+
     /// 200 with text.
     pub fn text(text: impl Into<Bytes>) -> Self {
         Reply { status: StatusCode::OK, content_type: TEXT, headers: Vec::new(), body: text.into() }

@@ -60,6 +60,19 @@ pub enum Endpoint {
     BillingReset,
     AuditList,
     AuditListOwn,
+    PlanCreate,
+    PlanList,
+    PlanRead,
+    PlanDelete,
+    PlanLimitCreate,
+    PlanLimitList,
+    PlanLimitRead,
+    PlanLimitChange,
+    PlanLimitDelete,
+    LimitList,
+    CustomerUsage,
+    Check,
+    Proxy,
 }
 
 const SERIES: &[&str] = &["scope", "customer_id"];
@@ -87,6 +100,25 @@ const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: boo
     Route { method, path, endpoint, access: Access::Admin, query: &[], json }
 }
 
+/// A route of the caller's business.
+const fn own(
+    method: Method,
+    path: &'static str,
+    endpoint: Endpoint,
+    access: Access,
+    query: &'static [&'static str],
+    json: bool,
+) -> Route {
+    Route { method, path, endpoint, access, query, json }
+}
+
+const PAGE: &[&str] = &["limit", "cursor"];
+const DRY: &[&str] = &["dry_run"];
+const USES: Access = Access::Key { scope: KeyScope::Ingest, customer_keys: true };
+const PLANS: &str = "/api/v1/plans";
+const PLAN: &str = "/api/v1/plans/{plan_id}";
+const PLAN_LIMITS: &str = "/api/v1/plan_limits";
+const PLAN_LIMIT: &str = "/api/v1/plan_limits/{limit_id}";
 const BUSINESSES: &str = "/api/v1/businesses";
 const BUSINESS: &str = "/api/v1/businesses/{business_id}";
 const BUSINESS_CUSTOMERS: &str = "/api/v1/businesses/{business_id}/customers";
@@ -103,7 +135,7 @@ const BILLING_RESET: &str = "/admin/v1/customers/{business_id}/{customer_id}/res
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 33] = [
+pub static ROUTES: [Route; 46] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -232,9 +264,29 @@ pub static ROUTES: [Route; 33] = [
         path: "/api/v1/audit-logs",
         endpoint: Endpoint::AuditListOwn,
         access: TENANT_READS,
-        query: &["limit", "cursor"],
+        query: PAGE,
         json: false,
     },
+    own(Method::POST, PLANS, Endpoint::PlanCreate, MANAGES, &[], true),
+    own(Method::GET, PLANS, Endpoint::PlanList, TENANT_READS, PAGE, false),
+    own(Method::GET, PLAN, Endpoint::PlanRead, TENANT_READS, &[], false),
+    own(Method::POST, PLAN_LIMITS, Endpoint::PlanLimitCreate, MANAGES, DRY, true),
+    own(Method::GET, PLAN_LIMITS, Endpoint::PlanLimitList, TENANT_READS, PAGE, false),
+    own(Method::GET, PLAN_LIMIT, Endpoint::PlanLimitRead, TENANT_READS, &[], false),
+    own(Method::PUT, PLAN_LIMIT, Endpoint::PlanLimitChange, MANAGES, DRY, true),
+    own(Method::DELETE, PLAN_LIMIT, Endpoint::PlanLimitDelete, MANAGES, DRY, false),
+    own(Method::DELETE, PLAN, Endpoint::PlanDelete, MANAGES, &[], false),
+    own(
+        Method::GET,
+        "/api/v1/limits",
+        Endpoint::LimitList,
+        READS,
+        &["scope", "customer_id", "name", "tag", "breached", "limit", "cursor"],
+        false,
+    ),
+    own(Method::GET, "/api/v1/customers/{customer_id}/usage", Endpoint::CustomerUsage, READS, PAGE, false),
+    own(Method::POST, "/api/v1/check", Endpoint::Check, READS, &[], true),
+    own(Method::POST, "/api/v1/proxy", Endpoint::Proxy, USES, &[], true),
 ];
 
 /// What a method and a path lead to.

@@ -140,7 +140,7 @@ proptest! {
         let read = CustomerBody::parse(body.as_bytes()).and_then(|body| {
             body.agrees_with("c")?;
             body.customer_name()?;
-            body.plan_id()?;
+            body.plan_id(None)?;
             body.details(CustomerDetails::default())
         });
         if let Err(fault) = read {

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tracktags::admission::parse::object::Schema;
-use tracktags::admission::parse::{business, customer, key, metadata, series, update, webhook};
+use tracktags::admission::parse::{
+    business, check, customer, key, metadata, plan, proxy, series, update, webhook,
+};
 use tracktags::http::auth::Access;
 use tracktags::http::openapi::document;
 use tracktags::http::routes::{ROUTES, Route};
@@ -124,9 +126,14 @@ fn references_lead_somewhere_and_every_schema_is_used() {
 
 #[test]
 fn a_client_that_fills_in_defaults_changes_nothing_else() {
-    for change in
-        ["MetricChange", "StoreIntegration", "StripeIntegration", "MetricMetadata", "CustomerChange"]
-    {
+    for change in [
+        "MetricChange",
+        "StoreIntegration",
+        "StripeIntegration",
+        "MetricMetadata",
+        "CustomerChange",
+        "PlanLimitChange",
+    ] {
         let (document, mut defaults) = (document(), Vec::new());
         find(part(&document, &format!("/components/schemas/{change}")), "default", &mut defaults);
         assert!(defaults.is_empty(), "{change} would put {defaults:?} back");
@@ -136,7 +143,7 @@ fn a_client_that_fills_in_defaults_changes_nothing_else() {
 #[test]
 fn a_request_has_the_fields_that_the_parser_knows() {
     let document = document();
-    let bodies: [(&str, &Schema); 16] = [
+    let bodies: [(&str, &Schema); 21] = [
         ("NewMetric", &series::POST),
         ("MetricChange", &series::PATCH),
         ("MetricMetadata", &metadata::METADATA),
@@ -153,6 +160,11 @@ fn a_request_has_the_fields_that_the_parser_knows() {
         ("NewWebhook", &webhook::BODY),
         ("NewCustomer", &customer::BODY),
         ("CustomerChange", &customer::BODY),
+        ("NewPlan", &plan::PLAN),
+        ("NewPlanLimit", &plan::LIMIT),
+        ("PlanLimitChange", &plan::LIMIT),
+        ("Question", &check::QUESTION),
+        ("NewCall", &proxy::BODY),
     ];
     let mut taken = BTreeSet::new();
     for (name, schema) in bodies {
@@ -172,6 +184,8 @@ fn a_request_has_the_fields_that_the_parser_knows() {
     let keys = part(&document, "/components/schemas/NewKey/anyOf").as_array().expect("a list");
     assert!(keys.iter().all(|key| taken.contains(word(&key["$ref"]))), "{keys:?}");
     taken.insert("#/components/schemas/NewKey".to_owned());
+    // One question or many of them.
+    taken.insert("#/components/schemas/Check".to_owned());
     for route in ROUTES.iter().filter(|route| route.json) {
         let body =
             &described(&document, route)["requestBody"]["content"]["application/json"]["schema"]["$ref"];

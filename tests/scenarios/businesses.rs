@@ -22,11 +22,19 @@ pub struct Admin {
 impl Admin {
     /// Starts a server.
     pub fn start(data_dir: &Path) -> Admin {
-        let launch = Launch::dev(data_dir).workers(2).environment("TRACKTAGS_SECRET_KEY", SECRET_KEY);
+        let launch = Launch::dev(data_dir)
+            .workers(2)
+            .environment("TRACKTAGS_SECRET_KEY", SECRET_KEY)
+            .environment("TRACKTAGS_PROXY_ALLOW", "127.0.0.1");
         let server = launch.start();
         let client = Client::new(&server.base());
         let key = fs::read_to_string(data_dir.join("admin-key")).expect("the admin key is kept");
         Admin { server, client, key: key.trim().to_owned() }
+    }
+
+    /// Where it listens.
+    pub fn base(&self) -> String {
+        self.server.base()
     }
 
     /// SIGKILL.

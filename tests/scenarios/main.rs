@@ -19,6 +19,8 @@ mod keys;
 mod kills;
 mod limits;
 mod openapi;
+mod plans;
+mod proxy;
 mod readme;
 mod secrets;
 mod secrets_database;

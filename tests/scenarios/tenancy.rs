@@ -20,7 +20,15 @@ use super::support::api::{Client, Outcome, text};
 use super::support::until;
 
 /// What customers may see.
-const FOR_CUSTOMERS: [Endpoint; 3] = [Endpoint::MetricList, Endpoint::MetricRead, Endpoint::MetricHistory];
+const FOR_CUSTOMERS: [Endpoint; 7] = [
+    Endpoint::MetricList,
+    Endpoint::MetricRead,
+    Endpoint::MetricHistory,
+    Endpoint::LimitList,
+    Endpoint::CustomerUsage,
+    Endpoint::Check,
+    Endpoint::Proxy,
+];
 
 /// Who and what a request names.
 #[derive(Clone, Copy)]
@@ -29,6 +37,9 @@ struct Names<'a> {
     customer_id: &'a str,
     metric_name: &'a str,
     key_name: &'a str,
+    plan_id: &'a str,
+    limit_id: &'a str,
+    target: &'a str,
 }
 
 impl Names<'_> {
@@ -39,6 +50,8 @@ impl Names<'_> {
             "{metric_name}" => self.metric_name,
             "{key_name}" => self.key_name,
             "{key_type}" => "business",
+            "{plan_id}" => self.plan_id,
+            "{limit_id}" => self.limit_id,
             literal => {
                 assert!(!literal.starts_with('{'), "say what {literal} is");
                 literal
@@ -66,7 +79,31 @@ impl Names<'_> {
             Endpoint::WebhookPut => r#"{"url": "https://example.com/hook"}"#.to_owned(),
             Endpoint::KeyCreate => r#"{"key_type": "business", "key_name": "new"}"#.to_owned(),
             Endpoint::CustomerKeyCreate => r#"{"key_type": "customer_api", "key_name": "new-c"}"#.to_owned(),
-            Endpoint::Health
+            Endpoint::PlanCreate => r#"{"plan_name": "New", "stripe_price_id": "price_new"}"#.to_owned(),
+            Endpoint::PlanLimitCreate => {
+                let plan_id = self.plan_id;
+                format!(r#"{{"metric_name": "other", "limit_value": 5, "plan_id": "{plan_id}"}}"#)
+            }
+            Endpoint::PlanLimitChange => r#"{"limit_value": 6}"#.to_owned(),
+            Endpoint::Check => {
+                let (metric_name, customer_id) = (self.metric_name, self.customer_id);
+                format!(r#"{{"metric_name": "{metric_name}", "customer_id": "{customer_id}"}}"#)
+            }
+            Endpoint::Proxy => {
+                let Names { metric_name, customer_id, target, .. } = self;
+                format!(
+                    r#"{{"metric_name": "{metric_name}", "customer_id": "{customer_id}", "target_url": "{target}"}}"#
+                )
+            }
+            Endpoint::PlanList
+            | Endpoint::PlanRead
+            | Endpoint::PlanDelete
+            | Endpoint::PlanLimitList
+            | Endpoint::PlanLimitRead
+            | Endpoint::PlanLimitDelete
+            | Endpoint::LimitList
+            | Endpoint::CustomerUsage
+            | Endpoint::Health
             | Endpoint::Live
             | Endpoint::Ready
             | Endpoint::Telemetry
@@ -144,9 +181,21 @@ fn every_route_with_every_kind_of_key() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let admin = Admin::start(&folder.path().join("data"));
     let ((business_id, own_key), (_, foreign_key)) = (admin.business("own"), admin.business("foreign"));
-    let names =
-        Names { business_id: &business_id, customer_id: "cust", metric_name: "calls", key_name: "main" };
     let [own, foreign] = [&own_key, &foreign_key].map(|key| admin.client.with_key(key));
+    let id = |body: String| text(&body, "id").expect("what is made has an id");
+    let plan_id = id(own.post("/api/v1/plans", r#"{"plan_name": "P", "stripe_price_id": "price_1"}"#).body());
+    let limit = format!(r#"{{"metric_name": "calls", "limit_value": 5, "plan_id": "{plan_id}"}}"#);
+    let limit_id = id(own.post("/api/v1/plan_limits", &limit).body());
+    let names = Names {
+        business_id: &business_id,
+        customer_id: "cust",
+        metric_name: "calls",
+        key_name: "main",
+        plan_id: &plan_id,
+        limit_id: &limit_id,
+        // The service's own: it is there.
+        target: &format!("{}/health", admin.base()),
+    };
     own.put("/api/v1/customers/cust", r#"{"name": "C"}"#).body();
     let series = r#"{"metric_name": "calls"}"#;
     own.post("/api/v1/metrics?scope=customer&customer_id=cust", series).body();
@@ -237,7 +286,7 @@ fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route,
     let absent = match route.access {
         Access::Admin => return assert_eq!(status(&outcome), 401, "{at} with a foreign key"),
         Access::Tenant(_) => Names { business_id: "biz_absent", ..*names },
-        _ => Names { customer_id: "absent", ..*names },
+        _ => Names { customer_id: "absent", plan_id: "plan_absent", limit_id: "lim_absent", ..*names },
     };
     let makes_its_own = matches!(
         route.endpoint,
@@ -245,11 +294,17 @@ fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route,
             | Endpoint::CustomerPut
             | Endpoint::CustomerList
             | Endpoint::CustomerDelete
+            | Endpoint::PlanCreate
+            | Endpoint::PlanList
+            | Endpoint::PlanLimitList
             | Endpoint::AuditListOwn
     );
     if makes_its_own && !matches!(route.access, Access::Tenant(_)) {
         assert!([200, 404].contains(&status(&outcome)), "{at} with a foreign key: {outcome:?}");
-        assert!(!masked(outcome).contains(names.business_id), "{at} shows a foreign business");
+        let answer = masked(outcome);
+        for own in [names.business_id, names.plan_id, names.limit_id] {
+            assert!(!answer.contains(own), "{at} shows a foreign business");
+        }
         for made in [names.customer_id, "new"] {
             foreign.delete(&format!("/api/v1/customers/{made}"));
         }

@@ -62,7 +62,8 @@ fn key() -> SeriesKey {
 
 async fn send(rooms: &Rooms, handle: &SeriesHandle, units: i64) -> Amount {
     let (handle, amount) = (handle.clone(), Amount::from_units(units));
-    let request = UpdateRequest { handle, amount, event_at: None, id: None, key: None, post: None };
+    let blocks = false;
+    let request = UpdateRequest { handle, blocks, amount, event_at: None, id: None, key: None, post: None };
     rooms.admission.update(&request).await.expect("the update is taken").decision.current
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Both take the same fields. In a PUT what is absent stays as it is, and `null` clears what may be cleared.
 
-use std::borrow::Cow;
-
 use dataflows::types::CustomerDetails;
 
 use super::object::{Object, Schema, Value};
@@ -68,9 +66,9 @@ impl<'a> CustomerBody<'a> {
         Ok(long.or(short))
     }
 
-    /// `plan_id`; none if it is absent, `null` or empty.
-    pub fn plan_id(&self) -> Result<Option<Cow<'a, str>>, Fault> {
-        let plan_id = self.0.some("plan_id").map(|value| value.string()).transpose()?;
+    /// `plan_id` after this body, given what was; `""` is none.
+    pub fn plan_id(&self, before: Option<String>) -> Result<Option<String>, Fault> {
+        let plan_id = self.changed("plan_id", before, |value| Ok(value.string()?.into_owned()))?;
         Ok(plan_id.filter(|plan_id| !plan_id.is_empty()))
     }
 
@@ -141,7 +139,7 @@ mod tests {
         ] {
             let fault = CustomerBody::parse(body.as_bytes()).and_then(|body| {
                 body.customer_name()?;
-                body.plan_id()?;
+                body.plan_id(None)?;
                 body.details(CustomerDetails::default()).map(drop)
             });
             let fault = fault.expect_err(body);

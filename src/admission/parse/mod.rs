@@ -9,11 +9,14 @@
 //! registry, the clock or the engine (absent customers, ages, changes of a used series) is decided behind this.
 
 pub mod business;
+pub mod check;
 pub mod customer;
 pub mod key;
 pub mod metadata;
 pub mod names;
 pub mod object;
+pub mod plan;
+pub mod proxy;
 mod rules;
 pub mod series;
 pub mod update;

@@ -54,6 +54,19 @@ impl<'a> Object<'a> {
         Object::read(text, schema, warnings)
     }
 
+    /// Reads a body that is an array of objects, at most so many. Names that mean nothing are faults.
+    pub fn list(bytes: &'a [u8], schema: &'static Schema, items_max: usize) -> Result<Vec<Self>, Fault> {
+        let broken = |error: serde_json::Error| {
+            Fault::body("malformed_json", format!("the body is not a valid JSON array: {error}"))
+        };
+        let items: Vec<&'a RawValue> = serde_json::from_slice(bytes).map_err(broken)?;
+        if items.len() > items_max {
+            let detail = format!("the array may have at most {items_max} items");
+            return Err(Fault::body("too_many_items", detail));
+        }
+        items.into_iter().map(|item| Object::read(item.get(), schema, &mut Vec::new())).collect()
+    }
+
     fn read(text: &'a str, schema: &'static Schema, warnings: &mut Vec<String>) -> Result<Self, Fault> {
         let whole = || if schema.path.is_empty() { "the body" } else { schema.path };
         if !text.trim_start().starts_with('{') {

@@ -49,16 +49,28 @@ fn reset_interval(spec: &SeriesSpec, before: &SeriesSpec, given: bool) -> Result
 }
 
 fn blocking(spec: &SeriesSpec, limit: &Limit) -> Result<(), Fault> {
+    let fields = ("plan_limit_operator", "plan_breach_action");
+    blockable(limit.operator, spec.operation, fields)?;
     let fault = |field, detail| Err(Fault::unacceptable(field, "invalid_combination", detail));
-    if limit.operator == Operator::Eq {
-        return fault("plan_limit_operator", "block does not go with the operator eq");
-    }
-    if spec.operation == Operation::Avg {
-        return fault("plan_breach_action", "block does not go with the operation AVG");
-    }
     if !spec.restore_on_startup {
         let detail = "block does not go with restore_on_startup false: a restart would forget what was used";
         return fault("metadata.integrations.supabase.restore_on_startup", detail);
+    }
+    Ok(())
+}
+
+/// `block` needs a side to stay on. `fields` are the names of the operator and of the action.
+pub(super) fn blockable(
+    operator: Operator,
+    operation: Operation,
+    fields: (&'static str, &'static str),
+) -> Result<(), Fault> {
+    let fault = |field, detail| Err(Fault::unacceptable(field, "invalid_combination", detail));
+    if operator == Operator::Eq {
+        return fault(fields.0, "block does not go with the operator eq");
+    }
+    if operation == Operation::Avg {
+        return fault(fields.1, "block does not go with the operation AVG");
     }
     Ok(())
 }

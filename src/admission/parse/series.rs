@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{Limit, SeriesKey, SeriesSpec, Span};
+use dataflows::types::{Limit, Notify, SeriesKey, SeriesSpec, Span};
 
 use super::names::{self, ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, spans};
 use super::object::{Object, Schema, Value};
@@ -18,7 +18,7 @@ pub const TAG_NAME_BYTES_MAX: usize = 100;
 /// Longest value of a tag, in bytes.
 pub const TAG_VALUE_BYTES_MAX: usize = 200;
 /// Most percentages in `notify_at`.
-pub const NOTIFY_AT_MAX: usize = 10;
+pub const NOTIFY_AT_MAX: usize = Notify::MAX;
 /// Greatest percentage in `notify_at`.
 pub const NOTIFY_AT_PERCENT_MAX: u16 = 1_000;
 
@@ -221,7 +221,7 @@ fn tags(value: &Value<'_>) -> Result<BTreeMap<String, String>, Fault> {
     Ok(tags)
 }
 
-fn notify_at(value: &Value<'_>) -> Result<Vec<u16>, Fault> {
+pub(super) fn notify_at(value: &Value<'_>) -> Result<Vec<u16>, Fault> {
     let wanted = format!("a list of whole percentages from 1 to {NOTIFY_AT_PERCENT_MAX}");
     let mut percentages: Vec<u16> = value.shaped(&wanted)?;
     if !percentages.iter().all(|percent| (1..=NOTIFY_AT_PERCENT_MAX).contains(percent)) {
@@ -237,7 +237,7 @@ fn notify_at(value: &Value<'_>) -> Result<Vec<u16>, Fault> {
 }
 
 /// The field under the seed's name or under its alias; both only if they say the same.
-fn aliased<T: PartialEq>(
+pub(super) fn aliased<T: PartialEq>(
     object: &Object<'_>,
     name: &'static str,
     alias: &'static str,
@@ -279,7 +279,7 @@ fn limit(spec: &mut SeriesSpec, object: &Object<'_>) -> Result<(), Fault> {
 }
 
 /// The pairs of an object of strings, repetitions included.
-struct Pairs(Vec<(String, String)>);
+pub(super) struct Pairs(pub(super) Vec<(String, String)>);
 
 impl<'de> serde::Deserialize<'de> for Pairs {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -96,7 +96,7 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
     ]
 }
 
-fn business_id() -> (&'static str, Shape) {
+pub(super) fn business_id() -> (&'static str, Shape) {
     ("business_id", Shape::text())
 }
 
@@ -104,11 +104,11 @@ fn of_customer() -> (&'static str, Shape) {
     ("customer_id?", Shape::id().about("Only of a customer series."))
 }
 
-fn next_cursor() -> (&'static str, Shape) {
+pub(super) fn next_cursor() -> (&'static str, Shape) {
     ("next_cursor", Shape::text().or_null().about("`cursor` of the next page; `null` on the last."))
 }
 
-fn page(things: &str, of: &str) -> Shape {
+pub(super) fn page(things: &str, of: &str) -> Shape {
     Shape::answer([(things, Shape::list(Shape::named(of))), ("count", Shape::count().about("On this page."))])
 }
 
@@ -213,7 +213,7 @@ fn reading() -> Shape {
         ("limit_operator", Shape::option(&OPERATORS).or_null()),
         ("limit_breached", Shape::flag().or_null()),
         ("breach_action", Shape::option(&ACTIONS).or_null()),
-        ("limit_source", Shape::word(["series"]).or_null().about("Whose limit it is.")),
+        ("limit_source", Shape::word(["series", "plan", "default"]).or_null().about("Whose limit it is.")),
         ("remaining", Shape::amount().or_null().about("How far the value may still go, with SUM and COUNT.")),
         ("refused", Shape::count().about("Updates refused since the start of the service.")),
         ("as_of", Shape::moment()),
@@ -307,9 +307,16 @@ fn customer() -> Shape {
         ("email", Shape::text().or_null()),
         ("description", Shape::text().or_null()),
         ("plan_id", Shape::text().or_null()),
+        (
+            "effective_plan_id",
+            Shape::text()
+                .or_null()
+                .about("The plan that counts now: the free one once the subscription has ended."),
+        ),
         ("stripe_customer_id", Shape::text().or_null()),
         ("stripe_price_id", Shape::text().or_null()),
         ("subscription_ends_at", Shape::moment().or_null()),
         ("created_at", Shape::moment()),
+        ("warnings?", Shape::list(Shape::text())),
     ])
 }

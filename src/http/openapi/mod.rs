@@ -13,6 +13,7 @@
 mod answers;
 mod operations;
 mod parameters;
+mod plans;
 mod requests;
 mod shape;
 
@@ -55,6 +56,8 @@ pub fn document() -> Value {
     }
     let schemas: Map<_, Value> = answers::all()
         .into_iter()
+        .chain(plans::answers())
+        .chain(plans::requests())
         .chain(requests::all())
         .map(|(name, shape)| (name.to_owned(), shape.into()))
         .collect();

@@ -1,7 +1,9 @@
 //! What each endpoint is called, takes and answers; the rest follows from its row in the table of routes. One arm for
 //! each endpoint and none for the rest: a new route does not compile before it is described.
 
-use crate::http::error::Title::{self, Conflict, NotFound, PlanLimitExceeded, Unprocessable};
+use crate::http::error::Title::{
+    self, BadGateway, Conflict, Forbidden, NotFound, PlanLimitExceeded, Unprocessable,
+};
 use crate::http::routes::Endpoint;
 
 const SERVICE: &str = "Service";
@@ -9,15 +11,19 @@ const METRICS: &str = "Metrics";
 const BUSINESSES: &str = "Businesses";
 const KEYS: &str = "Keys";
 const CUSTOMERS: &str = "Customers";
+const PLANS: &str = "Plans";
+const LIMITS: &str = "Limits";
 const AUDIT: &str = "Audit";
 
 /// The groups of operations.
-pub(super) const TAGS: [(&str, &str); 6] = [
+pub(super) const TAGS: [(&str, &str); 8] = [
     (SERVICE, "Whether the service lives, what it measures about itself, and this document."),
     (METRICS, "Series: a metric of the business or of one customer, its updates, its value, its past."),
     (BUSINESSES, "Tenants. For the admin key."),
     (KEYS, "Keys of a business and of its customers. At most two of a type are active, to replace one."),
     (CUSTOMERS, "Whom the business measures."),
+    (PLANS, "What customers subscribe to, and what they may use on it."),
+    (LIMITS, "How customers stand to their limits, and whether they may go on."),
     (AUDIT, "Who has changed what. Read from the database, about a second behind."),
 ];
 
@@ -285,5 +291,107 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "With its keys and series; rows of its series stay in the database.",
         )
         .answers(200, "It is gone.", "CustomerDeleted"),
+        Endpoint::PlanCreate => new(
+            PLANS,
+            "createPlan",
+            "Create a plan",
+            "Without a price it is the free plan, to which customers fall whose subscription has ended. There is one \
+             free plan, and one plan a price.",
+        )
+        .takes("NewPlan")
+        .answers(201, "It is there.", "PlanCreated")
+        .refuses(&[Conflict]),
+        Endpoint::PlanList => {
+            new(PLANS, "listPlans", "List plans", "By their ids.").answers(200, "A page.", "PlanPage")
+        }
+        Endpoint::PlanRead => {
+            new(PLANS, "readPlan", "Read a plan", "What is known of it.").answers(200, "The plan.", "Plan")
+        }
+        Endpoint::PlanDelete => new(
+            PLANS,
+            "deletePlan",
+            "Delete a plan",
+            "With its limits. While customers are on it, it stays.",
+        )
+        .answers(200, "It is gone.", "PlanDeleted")
+        .refuses(&[Conflict]),
+        Endpoint::PlanLimitCreate => new(
+            PLANS,
+            "createPlanLimit",
+            "Limit a metric on a plan",
+            "Without a plan it is the default for all customers. Customers on the plan get the series that it needs at \
+             once; a series that is there keeps its shape. With `dry_run=true` nothing changes, and the answer says \
+             what would.",
+        )
+        .takes("NewPlanLimit")
+        .answers(200, "With `dry_run=true`: what it would do.", "PlanLimitForeseen")
+        .answers(201, "It applies.", "PlanLimitCreated")
+        .refuses(&[NotFound, Conflict, Unprocessable]),
+        Endpoint::PlanLimitList => {
+            new(PLANS, "listPlanLimits", "List limits and defaults", "By their ids.").answers(
+                200,
+                "A page.",
+                "PlanLimitPage",
+            )
+        }
+        Endpoint::PlanLimitRead => {
+            new(PLANS, "readPlanLimit", "Read a limit", "What is known of it.").answers(
+                200,
+                "The limit.",
+                "PlanLimit",
+            )
+        }
+        Endpoint::PlanLimitChange => new(
+            PLANS,
+            "changePlanLimit",
+            "Change a limit",
+            "What is absent stays. It applies to every series concerned when the answer comes.",
+        )
+        .takes("PlanLimitChange")
+        .answers(200, "It applies, or with `dry_run=true` would.", "PlanLimitUpdated")
+        .refuses(&[Conflict, Unprocessable]),
+        Endpoint::PlanLimitDelete => new(
+            PLANS,
+            "deletePlanLimit",
+            "Delete a limit",
+            "Series that it created stay, under the default if there is one.",
+        )
+        .answers(200, "It is gone, or with `dry_run=true` would be.", "PlanLimitDeleted"),
+        Endpoint::LimitList => new(
+            LIMITS,
+            "listLimits",
+            "List standings",
+            "Every series with a limit: breached ones first, then by the percentage used.",
+        )
+        .answers(200, "A page.", "StandingPage")
+        .refuses(&[Unprocessable]),
+        Endpoint::CustomerUsage => new(
+            LIMITS,
+            "readCustomerUsage",
+            "What a customer uses",
+            "Every series of the customer with its limit: what a billing page shows.",
+        )
+        .answers(200, "A page.", "CustomerUsage"),
+        Endpoint::Proxy => new(
+            LIMITS,
+            "forwardRequest",
+            "Check, then forward",
+            "Whatever the target says is the answer. Redirects are not followed; usage is not counted. An empty \
+             `metric_name` checks every limit of the customer. Targets must be public, on the ports 80 and 443.",
+        )
+        .takes("NewCall")
+        .answers(200, "What the target said.", "Forwarded")
+        .answers(429, "A limit is breached; the target has heard nothing.", "Denied")
+        .refuses(&[Forbidden, NotFound, Unprocessable, BadGateway]),
+        Endpoint::Check => new(
+            LIMITS,
+            "checkLimit",
+            "May it be used?",
+            "Nothing is recorded. Refused is what would pass a limit with the action `deny` or `block`. An array asks \
+             many questions, each of which is answered for itself.",
+        )
+        .takes("Check")
+        .answers(200, "The answer, or the answers.", "Checked")
+        .refuses(&[NotFound, Unprocessable]),
     }
 }

@@ -14,13 +14,14 @@ pub(super) fn in_path(name: &str) -> Shape {
         "metric_name" => Shape::metric_name().about("The name of the metric."),
         "key_type" => Shape::word([BUSINESS, STRIPE]).about("The type of the key."),
         "key_name" => Shape::id().about("The name of the key."),
+        "plan_id" | "limit_id" => Shape::text().set("minLength", 1).about("Its id."),
         _ => Shape::any(),
     }
 }
 
 /// A parameter of a query.
 pub(super) fn in_query(endpoint: Endpoint, name: &str) -> Shape {
-    let is_list = endpoint == Endpoint::MetricList;
+    let is_list = matches!(endpoint, Endpoint::MetricList | Endpoint::LimitList);
     match name {
         "scope" if is_list => Shape::option(&SCOPES).about("Only series of this scope."),
         "scope" => Shape::option(&SCOPES)
@@ -42,6 +43,7 @@ pub(super) fn in_query(endpoint: Endpoint, name: &str) -> Shape {
         "start" => Shape::moment().about("Only windows that begin then or later."),
         "end" => Shape::moment().about("Only windows that begin before."),
         "business_id" => Shape::id().about("Only changes of this business."),
+        "dry_run" => Shape::flag().about("Change nothing, and say what would."),
         "force" => Shape::flag().about("Delete also what has usage that is not exported."),
         _ => Shape::any(),
     }
