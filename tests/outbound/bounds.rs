@@ -142,14 +142,10 @@ async fn a_business_has_a_bounded_number_in_flight() {
         tokio::spawn(async move { outbound.send(business, request).await.map(|answer| answer.status) })
     };
     let first = [start("a"), start("a")];
-    while server.requests().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.has_requests(2).await;
     assert_eq!(start("a").await.expect("it does not panic"), Err(OutboundError::Busy));
     let other = start("b");
-    while server.requests().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.has_requests(3).await;
     // One that is given up gives its place back.
     let [given_up, kept] = first;
     given_up.abort();

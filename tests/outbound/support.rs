@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustls::RootCertStore;
@@ -16,6 +16,9 @@ use tracktags::outbound::{
 pub const BUSINESS: &str = "biz_test";
 /// What servers say that have nothing else to say.
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server on an address of loopback.
 pub struct Server {
@@ -79,16 +82,24 @@ impl Server {
     pub fn connections(&self) -> usize {
         let before = lock(&self.seen).connections;
         let _last = TcpStream::connect(self.address).expect("it listens");
-        loop {
+        let start = Instant::now();
+        while lock(&self.seen).connections == before {
+            assert!(start.elapsed() < PATIENCE, "nobody accepts connections any more");
             std::thread::sleep(Duration::from_millis(2));
-            let now = lock(&self.seen).connections;
-            // The queue is first in, first out: after a moment without news our own is the last one counted.
-            if now > before {
-                std::thread::sleep(Duration::from_millis(20));
-                let mut seen = lock(&self.seen);
-                seen.connections -= 1;
-                return seen.connections;
-            }
+        }
+        // The queue is first in, first out: after a moment without news our own is the last one counted.
+        std::thread::sleep(Duration::from_millis(20));
+        let mut seen = lock(&self.seen);
+        seen.connections -= 1;
+        seen.connections
+    }
+
+    /// Waits until it has so many requests.
+    pub async fn has_requests(&self, count: usize) {
+        let start = Instant::now();
+        while lock(&self.seen).requests.len() < count {
+            assert!(start.elapsed() < PATIENCE, "{count} requests do not come");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
