@@ -6,6 +6,7 @@
 //! ```
 //! An update comes in over HTTP, is stamped, journaled and fsynced, decided by a timely dataflow, answered, and is a row
 //! in the store at the next batch boundary. Definitions take the same way through the journal.
+//! What goes to an address that a tenant names goes through `outbound` alone.
 //!
 //! # Invariants
 //! 1. A receipt means *durable in the journal*. Nothing that could be lost is ever visible.
