@@ -119,6 +119,8 @@ pub struct Refused {
     pub retry_after_secs: Option<u32>,
     /// The limit and the live period of now.
     pub held: Option<Held>,
+    /// The value of that period.
+    pub current: Amount,
     /// When it was refused.
     pub at: Micros,
 }
@@ -297,6 +299,7 @@ impl Admission {
                     resets_at: refusal.resets_at,
                     retry_after_secs: wait_secs,
                     held: decision.held,
+                    current: decision.current,
                     at: decision.arrival,
                 })))
             }

@@ -16,14 +16,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use dataflows::types::{Business, Customer, Definition, Epoch, KeyKind, Micros, Scopes};
+use dataflows::types::{Action, Business, Customer, Definition, Epoch, KeyKind, Micros, Scopes};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
 use crate::clock::{Clock, Stamps, SystemClock};
 use crate::config::{Config, Durability, Network, Secret};
-use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, Vault};
+use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, SeriesHandle, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
 use crate::http::{self, Backend, Rooms};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
@@ -181,9 +181,10 @@ impl Service {
         let sink = Arc::new(sink);
         shared.write_to(sink.clone());
         let began = clock.monotonic();
-        let replayed = engine::replay(&recovery, &shared, &stored)?;
+        let mut replayed = engine::replay(&recovery, &shared, &stored)?;
         if let Some(content) = &content {
             hydrate(&shared, content, clock.wall());
+            replayed.router.defined_anew();
         }
         let elapsed = clock.monotonic() - began;
         let (frames, updates) = (replayed.frames, replayed.updates);
@@ -254,7 +255,12 @@ impl Service {
     async fn begin_anew(&self) -> anyhow::Result<()> {
         let cuts: Vec<_> = {
             let registry = self.control.registry();
-            let forgetful = registry.series().filter(|handle| !handle.record.spec.restore_on_startup);
+            // What a plan holds strictly is not forgotten.
+            let is_held = |handle: &SeriesHandle| {
+                registry.effective_limit(handle).is_some_and(|held| held.limit.action == Action::Block)
+            };
+            let forgetful =
+                registry.series().filter(|handle| !handle.record.spec.restore_on_startup && !is_held(handle));
             forgetful.map(|handle| Definition::SeriesCut { series: handle.series }).collect()
         };
         if !cuts.is_empty() {

@@ -92,7 +92,7 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
         Change::PutWebhook { business_id, .. } => ("webhook.rotate", business_id, "webhook".to_owned()),
         Change::PutPlan(plan) => ("plan.create", &plan.business_id, plan.plan_id.clone()),
         Change::DeletePlan { business_id, plan_id } => ("plan.delete", business_id, plan_id.clone()),
-        Change::PutPlanLimit(limit) => {
+        Change::PutPlanLimit { limit, .. } => {
             let is_new = registry.plans().limit(&limit.business_id, &limit.limit_id).is_none();
             let action = if is_new { "plan_limit.create" } else { "plan_limit.change" };
             (action, &limit.business_id, limit.limit_id.clone())

@@ -104,7 +104,12 @@ pub enum Change {
         plan_id: String,
     },
     /// A limit of a plan, or a default, absolute; and the series that it needs.
-    PutPlanLimit(PlanLimit),
+    PutPlanLimit {
+        /// The limit.
+        limit: PlanLimit,
+        /// Whether there must be one of that id already.
+        must_exist: bool,
+    },
     /// The end of a limit.
     DeletePlanLimit {
         /// Whose.
@@ -161,7 +166,7 @@ impl Change {
             }
             Change::PutPlan(Plan { business_id, .. })
             | Change::DeletePlan { business_id, .. }
-            | Change::PutPlanLimit(PlanLimit { business_id, .. })
+            | Change::PutPlanLimit { limit: PlanLimit { business_id, .. }, .. }
             | Change::DeletePlanLimit { business_id, .. } => Subject::Business(business_id.clone()),
             Change::Define(_) => Subject::Service,
         }
@@ -176,7 +181,7 @@ impl Change {
                 | Change::ResetBilling { .. }
                 | Change::PutPlan(_)
                 | Change::DeletePlan { .. }
-                | Change::PutPlanLimit(_)
+                | Change::PutPlanLimit { .. }
                 | Change::DeletePlanLimit { .. }
                 | Change::Define(_)
         )
@@ -237,7 +242,9 @@ impl Change {
             }
             Change::PutPlan(plan) => plan::put(registry, plan)?,
             Change::DeletePlan { business_id, plan_id } => plan::delete(registry, business_id, plan_id)?,
-            Change::PutPlanLimit(limit) => plan::put_limit(registry, limit, next_series, now)?,
+            Change::PutPlanLimit { limit, must_exist } => {
+                plan::put_limit(registry, limit, must_exist, next_series, now)?
+            }
             Change::DeletePlanLimit { business_id, limit_id } => {
                 registry.plans().limit(&business_id, &limit_id).ok_or(ControlError::NoSuchPlanLimit)?;
                 vec![Definition::PlanLimitDeleted { business_id, limit_id }]

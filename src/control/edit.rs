@@ -146,8 +146,8 @@ impl Edits<'_> {
     }
 
     /// Defines a limit of a plan, or a default, or defines it anew.
-    pub async fn put_plan_limit(&self, limit: PlanLimit) -> Result<Made, ControlError> {
-        self.request(Change::PutPlanLimit(limit)).await
+    pub async fn put_plan_limit(&self, limit: PlanLimit, must_exist: bool) -> Result<Made, ControlError> {
+        self.request(Change::PutPlanLimit { limit, must_exist }).await
     }
 
     /// Deletes a limit.

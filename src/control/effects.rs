@@ -9,8 +9,10 @@ use super::{Control, ControlError, CustomerRecord, Registry, SeriesHandle};
 /// A change of one plan limit.
 #[derive(Clone, Debug)]
 pub enum LimitEdit {
-    /// It is made, or made anew.
-    Put(PlanLimit),
+    /// It is made.
+    Create(PlanLimit),
+    /// It is made anew.
+    Change(PlanLimit),
     /// It goes: (business, id).
     Delete(String, String),
 }
@@ -20,8 +22,10 @@ pub enum LimitEdit {
 pub struct Effects {
     /// Series whose limit would become another, and the other.
     pub touched: Vec<(SeriesHandle, Option<EffectiveLimit>)>,
-    /// Series that would begin, with that limit.
+    /// Series that would begin.
     pub begun: usize,
+    /// Those of them that the limit applies to: not yet, where a customer may only fall to its plan.
+    pub begun_limited: usize,
 }
 
 impl Control {
@@ -29,20 +33,32 @@ impl Control {
     pub fn effects(&self, edit: &LimitEdit) -> Result<Effects, ControlError> {
         let (now, registry) = (self.now(), self.registry());
         let change = match edit.clone() {
-            LimitEdit::Put(limit) => Change::PutPlanLimit(limit),
+            LimitEdit::Create(limit) => Change::PutPlanLimit { limit, must_exist: false },
+            LimitEdit::Change(limit) => Change::PutPlanLimit { limit, must_exist: true },
             LimitEdit::Delete(business_id, limit_id) => Change::DeletePlanLimit { business_id, limit_id },
         };
         let decided = change.decide(&registry, &mut registry.next_series(), now)?;
-        let is_series = |definition: &&Definition| matches!(definition, Definition::SeriesCreated(_));
-        let begun = decided.iter().filter(is_series).count();
+        let begun: Vec<_> = decided
+            .iter()
+            .filter_map(|definition| match definition {
+                Definition::SeriesCreated(record) => record.key.customer_id.as_deref(),
+                _ => None,
+            })
+            .collect();
         let (known, after) = match edit {
-            LimitEdit::Put(limit) => (limit, Some(limit)),
+            LimitEdit::Create(limit) | LimitEdit::Change(limit) => (limit, Some(limit)),
             LimitEdit::Delete(business_id, limit_id) => {
                 let known = registry.plans().limit(business_id, limit_id);
                 (known.ok_or(ControlError::NoSuchPlanLimit)?, None)
             }
         };
-        Ok(Effects { touched: registry.touched(known, after), begun })
+        let is_limited = |customer_id: &&&str| {
+            let record = registry.customer(&known.business_id, customer_id);
+            let plan = record.and_then(|it| registry.plans().effective(it, registry.has_lapsed(it)));
+            plan.is_some_and(|plan| Some(&plan.plan_id) == known.plan_id.as_ref())
+        };
+        let begun_limited = begun.iter().filter(is_limited).count();
+        Ok(Effects { touched: registry.touched(known, after), begun: begun.len(), begun_limited })
     }
 
     /// How many series that a plan limit applies to count in another way than it asks for: they keep it.

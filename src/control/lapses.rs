@@ -40,6 +40,11 @@ impl Lapses {
         }
     }
 
+    /// The last time entry, at which nobody lapsed.
+    pub(super) fn set_now(&mut self, at: Micros) {
+        self.now = at;
+    }
+
     /// A time entry: who lapses now.
     pub(super) fn pass(&mut self, at: Micros) -> Vec<Who> {
         self.now = at;

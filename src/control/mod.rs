@@ -99,6 +99,14 @@ pub enum ControlError {
     /// The plan, or the business, has a limit for the metric already.
     #[error("there is a limit for that metric already: change it with PUT /api/v1/plan_limits/{{id}}")]
     PlanLimitExists,
+    /// There are as many as there may be.
+    #[error("a business has at most {max} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        max: usize,
+    },
     /// Customers are on the plan.
     #[error("customers are on the plan: move them first")]
     PlanInUse,
@@ -418,14 +426,15 @@ impl Thread {
     fn journal(&self, mut definitions: Vec<Definition>) -> Result<Limited, ControlError> {
         let is_series = |definition: &Definition| matches!(definition, Definition::SeriesCreated(_));
         let ahead = definitions.iter().take_while(|definition| is_series(definition)).count();
-        let mut limited = Limited::default();
-        for _ in 0..ahead.saturating_sub(1) / EPOCH_DEFINITIONS_MAX {
+        let parts_ahead = ahead.saturating_sub(1) / EPOCH_DEFINITIONS_MAX;
+        for _ in 0..parts_ahead {
             let rest = definitions.split_off(EPOCH_DEFINITIONS_MAX);
             let first = std::mem::replace(&mut definitions, rest);
-            limited += self.journal_epoch(first)?;
+            self.journal_epoch(first)?;
         }
-        limited += self.journal_epoch(definitions)?;
-        Ok(limited)
+        // What the change does to limits shows in its own epoch, whose series have all begun by then.
+        let outcome = self.journal_epoch(definitions);
+        if parts_ahead > 0 { outcome.map_err(|_| ControlError::Unknown) } else { outcome }
     }
 
     fn journal_epoch(&self, definitions: Vec<Definition>) -> Result<Limited, ControlError> {

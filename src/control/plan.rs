@@ -7,6 +7,11 @@ use dataflows::types::{Definition, Micros, Plan, PlanLimit, SeriesId, SeriesKey,
 use super::change::signable;
 use super::{ControlError, CustomerRecord, Registry};
 
+/// Plans of a business. The limits graph joins them with defaults.
+const PLANS_MAX: usize = 1_000;
+/// Limits of a plan, and defaults of a business.
+const LIMITS_MAX: usize = 100;
+
 /// A new plan. Nobody is on it but those who pay its price already, and it has no limits yet: no series is needed.
 pub(super) fn put(registry: &Registry, plan: Plan) -> Result<Vec<Definition>, ControlError> {
     registry.business(&plan.business_id).ok_or(ControlError::NoSuchBusiness)?;
@@ -14,6 +19,9 @@ pub(super) fn put(registry: &Registry, plan: Plan) -> Result<Vec<Definition>, Co
         None if registry.plans().free(&plan.business_id).is_some() => Err(ControlError::FreePlanExists),
         Some(price) if registry.plans().of_price(&plan.business_id, price).is_some() => {
             Err(ControlError::PricedPlanExists)
+        }
+        _ if registry.plans().plans(&plan.business_id, None).count() >= PLANS_MAX => {
+            Err(ControlError::TooMany { what: "plans", max: PLANS_MAX })
         }
         _ => Ok(vec![Definition::PlanPut(plan)]),
     }
@@ -48,6 +56,7 @@ pub(super) fn delete(
 pub(super) fn put_limit(
     registry: &Registry,
     mut limit: PlanLimit,
+    must_exist: bool,
     next_series: &mut SeriesId,
     now: Micros,
 ) -> Result<Vec<Definition>, ControlError> {
@@ -63,11 +72,18 @@ pub(super) fn put_limit(
     {
         return Err(ControlError::PlanLimitExists);
     }
-    if let Some(known) = plans.limit(&business_id, &limit.limit_id) {
-        limit.created_at = known.created_at;
-        if *known == limit {
-            return Ok(Vec::new());
+    match plans.limit(&business_id, &limit.limit_id) {
+        Some(known) => {
+            limit.created_at = known.created_at;
+            if *known == limit {
+                return Ok(Vec::new());
+            }
         }
+        None if must_exist => return Err(ControlError::NoSuchPlanLimit),
+        None if plans.count_of(&business_id, limit.plan_id.as_deref()) >= LIMITS_MAX => {
+            return Err(ControlError::TooMany { what: "limits of a plan, or defaults", max: LIMITS_MAX });
+        }
+        None => {}
     }
     let mut definitions = Vec::new();
     if let Some(plan_id) = limit.plan_id.as_deref() {

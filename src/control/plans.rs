@@ -20,6 +20,8 @@ pub struct Plans {
 #[derive(Default)]
 struct OfBusiness {
     plans: BTreeMap<String, Plan>,
+    /// The plan of each price; of none: the free plan.
+    prices: BTreeMap<Option<String>, String>,
     limits: BTreeMap<String, PlanLimit>,
     /// How many of the limits refuse updates.
     blocking: usize,
@@ -29,12 +31,18 @@ struct OfBusiness {
 
 impl Plans {
     pub(super) fn put_plan(&mut self, plan: &Plan) -> Option<Plan> {
+        let before = self.end_plan(&plan.business_id, &plan.plan_id);
         let of_business = self.businesses.entry(plan.business_id.clone()).or_default();
-        of_business.plans.insert(plan.plan_id.clone(), plan.clone())
+        of_business.prices.insert(plan.stripe_price_id.clone(), plan.plan_id.clone());
+        of_business.plans.insert(plan.plan_id.clone(), plan.clone());
+        before
     }
 
     pub(super) fn end_plan(&mut self, business_id: &str, plan_id: &str) -> Option<Plan> {
-        self.businesses.get_mut(business_id)?.plans.remove(plan_id)
+        let of_business = self.businesses.get_mut(business_id)?;
+        let plan = of_business.plans.remove(plan_id)?;
+        of_business.prices.remove(&plan.stripe_price_id);
+        Some(plan)
     }
 
     pub(super) fn put_limit(&mut self, limit: &PlanLimit) -> Option<PlanLimit> {
@@ -101,17 +109,35 @@ impl Plans {
 
     /// The limits of a plan.
     pub fn limits_of(&self, business_id: &str, plan_id: &str) -> impl Iterator<Item = &PlanLimit> {
-        self.limits(business_id, None).filter(move |limit| limit.plan_id.as_deref() == Some(plan_id))
+        self.terms_of(business_id, Some(plan_id))
+    }
+
+    /// How many limits a plan has; without a plan how many defaults there are.
+    pub(super) fn count_of(&self, business_id: &str, plan_id: Option<&str>) -> usize {
+        self.terms_of(business_id, plan_id).count()
+    }
+
+    fn terms_of(&self, business_id: &str, plan_id: Option<&str>) -> impl Iterator<Item = &PlanLimit> {
+        let plan_id = plan_id.map(str::to_owned);
+        let of_business = self.businesses.get(business_id).into_iter();
+        of_business.flat_map(move |of| {
+            let plan_id = plan_id.clone();
+            let range = of.terms.range((plan_id.clone(), String::new())..);
+            let own = range.take_while(move |((of_plan, _), _)| *of_plan == plan_id);
+            own.filter_map(|(_, limit_id)| of.limits.get(limit_id))
+        })
     }
 
     /// The plan without a price.
     pub fn free(&self, business_id: &str) -> Option<&Plan> {
-        self.plans(business_id, None).find(|plan| plan.stripe_price_id.is_none())
+        let of_business = self.businesses.get(business_id)?;
+        of_business.plans.get(of_business.prices.get(&None)?)
     }
 
     /// The plan of a price.
     pub fn of_price(&self, business_id: &str, price_id: &str) -> Option<&Plan> {
-        self.plans(business_id, None).find(|plan| plan.stripe_price_id.as_deref() == Some(price_id))
+        let of_business = self.businesses.get(business_id)?;
+        of_business.plans.get(of_business.prices.get(&Some(price_id.to_owned()))?)
     }
 
     /// The plan that a customer was put on or pays for.

@@ -87,6 +87,11 @@ impl Registry {
         }
     }
 
+    /// The last time entry, by which new ends of subscriptions are judged.
+    pub fn set_now(&mut self, at: Micros) {
+        self.lapses.set_now(at);
+    }
+
     /// A time entry: subscriptions that have ended by then lapse.
     pub fn pass(&mut self, at: Micros) {
         for (business_id, customer_id) in self.lapses.pass(at) {

@@ -32,7 +32,7 @@ use dataflows::types::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
-use crate::control::{DefinitionTicket, Registry, SeriesHandle};
+use crate::control::{DefinitionTicket, Registry, SeriesHandle, Who};
 use crate::journal::{Position, Rejected};
 
 pub use emissions::Emission;
@@ -104,8 +104,8 @@ pub struct UpdateTicket {
 
 /// Answered by the router when the journal has come to the barrier.
 pub struct SnapshotTicket {
-    /// Told the position.
-    pub reached: Sender<(Position, RouterState)>,
+    /// Told the position, and what the router and the registry remember there beside definitions.
+    pub reached: Sender<(Position, RouterState, Vec<Who>)>,
     /// Where the workers send their series, encoded.
     pub chunks: SyncSender<Chunk>,
 }

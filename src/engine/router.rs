@@ -77,6 +77,12 @@ impl Router {
         Router { shared, shares, state, lapse_due_at }
     }
 
+    /// Something was defined beside the journal: what the store had.
+    pub fn defined_anew(&mut self) {
+        self.lapse_due_at =
+            self.shared.registry.read().unwrap_or_else(PoisonError::into_inner).lapse_due_at();
+    }
+
     fn update(&mut self, ticket: UpdateTicket, stamp: Micros) {
         if let Some(keyed) = ticket.keyed {
             self.shared.ledger.keyed(keyed, stamp);
@@ -119,6 +125,7 @@ impl Router {
         let mut commands: Vec<Vec<Command>> = vec![Vec::new(); self.shared.queues.len()];
         {
             let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
+            registry.set_now(self.state.last_time);
             for definition in definitions.iter() {
                 if let Some((worker, command)) = registry.apply(definition) {
                     commands[worker].push(command);
@@ -140,8 +147,12 @@ impl Router {
         send_facts(&self.shared, epoch, stamp, facts, &completion);
     }
 
-    /// Subscriptions that have ended by a time entry lapse: a change of limits without a definition.
+    /// Subscriptions that have ended by a time entry lapse: a change of limits without a definition. Most have nothing of
+    /// the kind, and do not wait for who reads the registry.
     fn lapse(&mut self, epoch: Epoch, at: Micros) {
+        if self.lapse_due_at.is_none_or(|due_at| due_at > at) {
+            return;
+        }
         let facts = {
             let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
             registry.pass(at);
@@ -200,8 +211,10 @@ impl Router {
         for queue in &self.shared.queues {
             queue.send(Message::Snapshot(ticket.chunks.clone()));
         }
+        // Definitions stand still until they have been encoded, subscriptions end when they end: this is who has lapsed here.
+        let lapsed = self.shared.registry.read().unwrap_or_else(PoisonError::into_inner).lapses().lapsed();
         // Should nobody listen any more, the exports end by themselves: their channel is closed.
-        let _ = ticket.reached.send((journal, self.state));
+        let _ = ticket.reached.send((journal, self.state, lapsed));
     }
 }
 

@@ -12,7 +12,7 @@
 //! | 8 used | `Vec<(hash of an API key, when it was last used)>`: one |
 //! | 9 lapsed | `Vec<(business, customer)>` whose subscription has ended: one, if there are any |
 //!
-//! The registry stands still (control's gate) from the barrier until it has been encoded; workers export copy-on-write
+//! Definitions stand still (control's gate) from the barrier until they have been copied; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on
 //! its way to the store need be kept. A section whose content changes gets a new number, so that an earlier program
 //! refuses it.
@@ -95,22 +95,22 @@ pub fn take_snapshot(
     journal
         .barrier(Ticket::Snapshot(SnapshotTicket { reached, chunks }))
         .map_err(|(_, rejected)| rejected)?;
-    let (position, router) = position.recv()?;
+    let (position, router, lapsed) = position.recv()?;
     let mut writer = journal.begin_snapshot(position)?;
-    let (head, definitions, lapsed, unprojected) = {
+    let (head, definitions, unprojected) = {
         let registry = control.registry();
         let head = Head { router, next_series: registry.next_series(), projected: registry.projected() };
         let unprojected: Vec<(Epoch, Vec<Definition>)> =
             registry.unprojected().map(|(epoch, definitions)| (*epoch, definitions.to_vec())).collect();
-        (encode(&head), encode(&registry.export()), registry.lapses().lapsed(), encode(&unprojected))
+        (head, registry.export(), unprojected)
     };
     drop(gate);
-    writer.section(section::HEAD, &head)?;
-    writer.section(section::DEFINITIONS, &definitions)?;
+    writer.section(section::HEAD, &encode(&head))?;
+    writer.section(section::DEFINITIONS, &encode(&definitions))?;
     if !lapsed.is_empty() {
         writer.section(section::LAPSED, &encode(&lapsed))?;
     }
-    writer.section(section::UNPROJECTED, &unprojected)?;
+    writer.section(section::UNPROJECTED, &encode(&unprojected))?;
     let mut exporting = shared.queues.len();
     while exporting > 0 {
         match exported.recv()? {

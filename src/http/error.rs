@@ -273,6 +273,7 @@ impl From<ControlError> for ApiError {
             ControlError::FreePlanExists => ApiError::new(Title::Conflict, "free_plan_exists", detail),
             ControlError::PricedPlanExists => ApiError::new(Title::Conflict, "priced_plan_exists", detail),
             ControlError::PlanLimitExists => ApiError::new(Title::Conflict, "plan_limit_exists", detail),
+            ControlError::TooMany { .. } => ApiError::new(Title::Unprocessable, "too_many", detail),
             ControlError::PlanInUse => ApiError::new(Title::Conflict, "plan_in_use", detail),
             ControlError::NoWebhookSecret => {
                 Fault::unacceptable("webhook_url", "webhook_secret_missing", detail).into()
@@ -355,7 +356,8 @@ mod tests {
     fn refused(resets_at: Option<Micros>, retry_after_secs: Option<u32>) -> (Reply, serde_json::Value) {
         let (value, limit) = (Amount::from_units(7), Amount::from_units(8));
         let (held, at) = (None, Micros(0));
-        let refused = Refused { value, limit, resets_at, retry_after_secs, held, at };
+        let current = value;
+        let refused = Refused { value, limit, resets_at, retry_after_secs, held, current, at };
         let refused = AdmissionError::Refused(Box::new(refused));
         let reply = ApiError::from(refused).into_reply("req_test");
         let body = serde_json::from_slice(&reply.body).expect("a problem is JSON");

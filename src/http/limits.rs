@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use dataflows::types::{Amount, Limit, Micros, Operation, Scope, SeriesKey, Shape, Standing};
+use dataflows::types::{
+    Action, Amount, Limit, Micros, Operation, Operator, Scope, SeriesKey, Shape, Standing, Tally,
+};
 use hyper::StatusCode;
 
 use super::auth::{absent, no_such_customer};
@@ -105,11 +107,14 @@ pub(super) fn about(
 fn answer(into: Json, handle: &SeriesHandle, standing: &Standing, amount: Amount) -> Json {
     let spec = &handle.record.spec;
     let shape = Shape { limit: standing.limit, ..spec.shape(0) };
-    into.set("allowed", shape.allows(&standing.tally, amount))
+    let allowed = shape.allows(&standing.tally, amount);
+    // Where not even a new period would let it, no end of one will help.
+    let helps = allowed || shape.allows(&Tally::EMPTY, amount);
+    into.set("allowed", allowed)
         .set("current_value", standing.value)
         .set("limit_value", standing.limit.map(|limit| limit.value))
         .set("remaining", remaining(spec, standing))
-        .set("resets_at", standing.period_end)
+        .set("resets_at", standing.period_end.filter(|_| helps))
         .set("limit_source", standing.limit.map(|_| word(&SOURCES, &standing.limit_source)))
 }
 
@@ -159,7 +164,7 @@ pub(super) async fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErr
     let mut first: BTreeSet<Ranked> = BTreeSet::new();
     let (mut after, mut scanned) = (None, 0);
     loop {
-        let page = rooms.control.list_series(&filter, after.as_ref(), LIMIT_MAX);
+        let mut page = rooms.control.list_series(&filter, after.as_ref(), LIMIT_MAX);
         scanned += page.len();
         if scanned > SCANNED_MAX {
             let detail = format!("there are more than {SCANNED_MAX} series: ask for one customer or metric");
@@ -167,6 +172,11 @@ pub(super) async fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErr
         }
         let Some(last) = page.last() else { break };
         after = Some(last.record.key.clone());
+        {
+            // Most series may have none: the workers are not asked about those.
+            let registry = rooms.control.registry();
+            page.retain(|handle| registry.effective_limit(handle).is_some());
+        }
         let standings = rooms.admission.read(&page).await?;
         for (handle, standing) in page.into_iter().zip(standings) {
             let Some(standing) = standing else { continue };
@@ -251,8 +261,9 @@ pub(super) fn percent(limit: &Limit, value: Amount) -> Option<i128> {
     if limit.value == Amount::ZERO {
         return None;
     }
-    // 10^24 nano-units at most: a hundred units more fit.
-    Some((value.0.saturating_mul(100 * Amount::UNIT) / limit.value.0).clamp(-PERCENT_MAX, PERCENT_MAX))
+    // What is beyond 128 bits is far beyond what is shown.
+    let used = value.0.saturating_mul(100 * Amount::UNIT).saturating_div(limit.value.0);
+    Some(used.clamp(-PERCENT_MAX, PERCENT_MAX))
 }
 
 /// What no percentage shows beyond.
@@ -285,13 +296,17 @@ fn describe(handle: &SeriesHandle, standing: &Standing) -> Json {
 
 /// What lies beyond a limit that lets it.
 fn overage(limit: &Limit, value: Amount) -> Option<Amount> {
-    (limit.action == dataflows::types::Action::AllowOverage).then(|| Amount((value.0 - limit.value.0).max(0)))
+    let beyond = match limit.operator {
+        Operator::Gte | Operator::Gt => value.0.saturating_sub(limit.value.0),
+        Operator::Lte | Operator::Lt => limit.value.0.saturating_sub(value.0),
+        Operator::Eq => return None,
+    };
+    (limit.action == Action::AllowOverage).then(|| Amount(beyond.max(0)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflows::types::{Action, Operator};
 
     #[test]
     fn percentages_are_exact_and_bounded() {
@@ -304,6 +319,8 @@ mod tests {
         assert_eq!(percent(&limit(3), Amount::from_units(1)), Some(33_333_333_333));
         assert_eq!(percent(&limit(0), Amount::from_units(1)), None);
         assert_eq!(percent(&limit(1), Amount(i128::MAX)), Some(PERCENT_MAX));
+        let least = Limit { value: Amount(-1), ..limit(1) };
+        assert_eq!(percent(&least, Amount(i128::MIN)), Some(PERCENT_MAX));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
 fn refused(key: &SeriesKey, operation: Operation, error: AdmissionError) -> ApiError {
     let headers = match &error {
         AdmissionError::Refused(refused) => {
-            ratelimit::headers(&key.metric_name, operation, refused.held, refused.value, refused.at)
+            ratelimit::headers(&key.metric_name, operation, refused.held, refused.current, refused.at)
         }
         _ => Vec::new(),
     };

@@ -51,14 +51,16 @@ pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
 pub(super) async fn create_limit(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let limit_id = new_limit_id().map_err(|_| ControlError::NoRandomness)?;
     let limit = new_limit(&call.body, &call.caller().business_id, limit_id, rooms.control.now())?;
-    edit(rooms, call, LimitEdit::Put(limit), StatusCode::CREATED, "created").await
+    edit(rooms, call, LimitEdit::Create(limit), StatusCode::CREATED, "created").await
 }
 
 /// `PUT /api/v1/plan_limits/{limit_id}`: what is absent stays.
 pub(super) async fn change_limit(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
-    let _one_at_a_time = rooms.patching.lock().await;
+    // Nothing changes in a dry run: it holds nobody up.
+    let dry_run = call.query.flag("dry_run")?.unwrap_or(false);
+    let _one_at_a_time = if dry_run { None } else { Some(rooms.patching.lock().await) };
     let limit = changed_limit(&call.body, &known_limit(rooms, call)?)?;
-    edit(rooms, call, LimitEdit::Put(limit), StatusCode::OK, "updated").await
+    edit(rooms, call, LimitEdit::Change(limit), StatusCode::OK, "updated").await
 }
 
 /// `DELETE /api/v1/plan_limits/{limit_id}`.
@@ -98,7 +100,7 @@ async fn edit(
     let made = if dry_run { foreseen(rooms, &edit).await? } else { made(rooms, call, &edit).await? };
     let json = Json::object().set("status", if dry_run { "dry_run" } else { word });
     let (json, warnings) = match &edit {
-        LimitEdit::Put(limit) => {
+        LimitEdit::Create(limit) | LimitEdit::Change(limit) => {
             let kept = rooms.control.kept_shapes(limit);
             let warning = format!("{kept} existing series keep their type, operation and period");
             (describe_limit(json, limit), Vec::from_iter((kept > 0).then_some(warning)))
@@ -116,7 +118,8 @@ async fn edit(
 async fn made(rooms: &Rooms, call: &Call<'_>, edit: &LimitEdit) -> Result<Made, ApiError> {
     let edits = rooms.control.by(call.origin());
     Ok(match edit {
-        LimitEdit::Put(limit) => edits.put_plan_limit(limit.clone()).await?,
+        LimitEdit::Create(limit) => edits.put_plan_limit(limit.clone(), false).await?,
+        LimitEdit::Change(limit) => edits.put_plan_limit(limit.clone(), true).await?,
         LimitEdit::Delete(business_id, limit_id) => edits.delete_plan_limit(business_id, limit_id).await?,
     })
 }
@@ -137,12 +140,12 @@ async fn foreseen(rooms: &Rooms, edit: &LimitEdit) -> Result<Made, ApiError> {
         }
     }
     // A series that begins reads its initial value.
-    if let LimitEdit::Put(limit) = edit {
+    if let LimitEdit::Create(limit) | LimitEdit::Change(limit) = edit {
         let shape = limit.spec().shape(0).limited(Some(limit.effective()));
         let begins_breached = shape.is_breached(&dataflows::types::Tally::EMPTY);
-        breached += if begins_breached { effects.begun as u64 } else { 0 };
+        breached += if begins_breached { effects.begun_limited as u64 } else { 0 };
     }
-    let series = effects.touched.len() as u64 + effects.begun as u64;
+    let series = effects.touched.len() as u64 + effects.begun_limited as u64;
     Ok(Made { definitions: 0, series: effects.begun, limited: Limited { series, breached } })
 }
 

@@ -81,7 +81,8 @@ async fn one(rooms: &Rooms, key: SeriesKey) -> Result<Judged, ApiError> {
     Ok((handle, standing))
 }
 
-/// The limited series of a customer that decides: one that refuses, else the one that has used most of its limit.
+/// The limited series of a customer that decides: of those that refuse the one that does so the longest, else the one that
+/// has used most of its limit.
 async fn all(rooms: &Rooms, business_id: &str, customer_id: String) -> Result<Option<Judged>, ApiError> {
     if !rooms.control.customer_exists(business_id, &customer_id) {
         return Err(no_such_customer());
@@ -96,7 +97,9 @@ async fn all(rooms: &Rooms, business_id: &str, customer_id: String) -> Result<Op
     });
     Ok(limited.max_by_key(|(_, standing)| {
         let used = standing.limit.and_then(|limit| percent(&limit, standing.value));
-        (is_refused(standing), standing.breached, used)
+        let until = standing.period_end.map_or(i64::MAX, |end| end.0);
+        let refuses = is_refused(standing).then_some(until);
+        (refuses, standing.breached, used)
     }))
 }
 

@@ -38,8 +38,9 @@ pub(super) fn headers(
     [header(RATE_LIMIT_POLICY, policy), header(RATE_LIMIT, state)].into_iter().flatten().collect()
 }
 
+/// Whole units, as many as a structured field can say (RFC 9651, section 3.3.1).
 fn whole(amount: Amount) -> i128 {
-    amount.0.div_euclid(Amount::UNIT)
+    amount.0.div_euclid(Amount::UNIT).min(999_999_999_999_999)
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
 fn patched(known: &Known, patch: Patch) -> Shape {
     let shape = known.shape;
     match patch {
+        Patch::Limit(None) => shape.limited(None),
         Patch::Limit(limit) => Shape { limit, ..shape },
         Patch::Batch(batch) => Shape { batch, ..shape },
         Patch::Stored(stored) => Shape { stored, ..shape },

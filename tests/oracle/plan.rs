@@ -275,6 +275,10 @@ fn limit() -> impl Strategy<Value = Option<Limit>> {
     proptest::option::weighted(0.6, limit)
 }
 
+fn limit_source() -> impl Strategy<Value = LimitSource> {
+    proptest::sample::select(vec![LimitSource::Series, LimitSource::Series, LimitSource::Plan])
+}
+
 fn batch() -> impl Strategy<Value = Span> {
     proptest::sample::select(vec![Span::S1, Span::S5, Span::S15, Span::S30, Span::M1])
 }
@@ -302,13 +306,13 @@ pub fn shape() -> impl Strategy<Value = Shape> {
     );
     let initial_value = prop_oneof![2 => Just(Amount::ZERO), 1 => amount()];
     let ages = (max_event_age_secs(), cleanup_after_days());
-    (how, initial_value, batch(), prop::bool::weighted(0.85), limit(), ages).prop_map(
+    (how, initial_value, batch(), prop::bool::weighted(0.85), (limit(), limit_source()), ages).prop_map(
         |(
             (operation, metric_type, flush, longer),
             initial_value,
             batch,
             stored,
-            limit,
+            (limit, limit_source),
             (max_event_age_secs, cleanup_after_days),
         )| {
             let is_reset = metric_type == MetricType::Reset;
@@ -322,7 +326,7 @@ pub fn shape() -> impl Strategy<Value = Shape> {
                 batch,
                 stored,
                 limit,
-                limit_source: LimitSource::Series,
+                limit_source: if limit.is_some() { limit_source } else { LimitSource::Series },
                 notify: Notify::NONE,
                 max_event_age_secs,
                 cleanup_after_days,

@@ -31,14 +31,19 @@ use super::ledger::Ledger;
 use super::meter::Meter;
 use super::tick::Tick;
 use crate::prefetch::prefetch;
-use crate::types::{ClassSet, CleanupState, Epoch, MetricType, Micros, SeriesId, SeriesState, Shape, Span};
+use crate::types::{
+    ClassSet, CleanupState, Epoch, LimitSource, MetricType, Micros, SeriesId, SeriesState, Shape, Span,
+};
 
 const DAY_SECS: u32 = 86_400;
 
 /// How many seconds a series may be quiet; none if it is never cleaned. The usage of a `stripe_billing` series is kept
-/// until it has been exported, which nothing does yet: such a series is never cleaned.
+/// until it has been exported, which nothing does yet: such a series is never cleaned; nor is one that a plan limits, or
+/// who is quiet for long enough could use its plan again.
 pub(crate) fn quiet_max_secs(shape: &Shape) -> Option<u32> {
-    let days = shape.cleanup_after_days.filter(|_| shape.metric_type != MetricType::StripeBilling);
+    let is_of_plan = shape.limit.is_some() && shape.limit_source == LimitSource::Plan;
+    let is_kept = is_of_plan || shape.metric_type == MetricType::StripeBilling;
+    let days = shape.cleanup_after_days.filter(|_| !is_kept);
     days.map(|days| u32::from(days).saturating_mul(DAY_SECS))
 }
 

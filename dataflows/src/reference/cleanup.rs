@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::series::Series;
-use crate::types::{Epoch, MetricType, Micros, SeriesId, Shape, Span};
+use crate::types::{Epoch, LimitSource, MetricType, Micros, SeriesId, Shape, Span};
 
 /// What has happened to a series in this respect. It outlives its updates.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,9 @@ struct Deletion {
 }
 
 fn quiet_max_micros(shape: &Shape) -> Option<i64> {
-    let days = shape.cleanup_after_days.filter(|_| shape.metric_type != MetricType::StripeBilling);
+    let of_plan = shape.limit.is_some() && shape.limit_source == LimitSource::Plan;
+    let days =
+        shape.cleanup_after_days.filter(|_| !of_plan && shape.metric_type != MetricType::StripeBilling);
     days.map(|days| i64::from(days) * 86_400 * Micros::PER_SECOND)
 }
 
