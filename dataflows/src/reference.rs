@@ -4,7 +4,7 @@
 //! the rows of each emission. It is naive on purpose: a series is the list of its admitted updates and its cuts, and
 //! whatever is asked is found by scanning that list (`series`). What cannot be derived, because it is about the store
 //! and not about the updates (which row changed since it was last emitted, which emission is in the store), is kept as
-//! plain sets.
+//! plain sets. Which limit a series has is found in the facts (`limits`).
 //!
 //! It shares only the vocabulary and the algebra (`types`, `amount`, `tally`, `window`) with the operators, and no
 //! trick: every answer costs a walk over the history, so it is for tests alone.
@@ -14,6 +14,7 @@
 
 mod block;
 mod cleanup;
+mod limits;
 mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::types::{
     Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row, SeriesId, Shape,
     Span, Standing, Tally,
 };
+pub use limits::Relations;
 use series::Series;
 
 /// One update, as it was journaled.

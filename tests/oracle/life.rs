@@ -62,7 +62,7 @@ pub fn run(life: &Life, dedup_horizon_secs: u32, snapshot: &Snapshot) -> Lived {
 }
 
 /// A worker that unwinds leaves its peers waiting for ever.
-struct AbortOnPanic;
+pub struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {

@@ -7,6 +7,7 @@
 //! | `life` | runs a script on 1 to 4 workers through the `Driver` |
 //! | `store`, `judge` | the store that it leaves; the comparison, at every epoch |
 //! | `block` | limits that refuse: by hand, and how often histories do |
+//! | `limits` | which limit applies: histories of relations that proptest draws, run with and without snapshots |
 //! | `examples` | the reference against the text, by hand |
 //! | `order` | what must not depend on the order of updates or the number of workers |
 //! | `differential` | meter against differential dataflow's own `count` and `reduce` |
@@ -19,6 +20,7 @@ mod examples;
 mod happen;
 mod judge;
 mod life;
+mod limits;
 mod order;
 mod plan;
 mod script;

@@ -288,7 +288,8 @@ impl SeriesSpec {
         self.limit.map(|limit| EffectiveLimit { limit, source: LimitSource::Series, notify })
     }
 
-    /// What meter must know; `default_max_event_age_secs` is the server's.
+    /// What meter must know; `default_max_event_age_secs` is the server's. Without the limit, which the facts of the same
+    /// epoch bring: what one definition of an epoch gives and the next takes away must not stay.
     pub fn shape(&self, default_max_event_age_secs: u32) -> Shape {
         Shape {
             operation: self.operation,
@@ -298,9 +299,9 @@ impl SeriesSpec {
             initial_value: self.initial_value,
             batch: self.batch_interval,
             stored: self.stored,
-            limit: self.limit,
+            limit: None,
             limit_source: LimitSource::Series,
-            notify: Notify::new(&self.notify_at),
+            notify: Notify::NONE,
             max_event_age_secs: self.max_event_age_secs.unwrap_or(default_max_event_age_secs),
             cleanup_after_days: self.cleanup_after_days,
         }

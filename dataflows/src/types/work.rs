@@ -82,7 +82,7 @@ pub enum Command {
         slot: u32,
         /// Which.
         series: SeriesId,
-        /// How it counts.
+        /// How it counts. With a limit only where no facts speak of the series.
         shape: Shape,
     },
     /// The definition changed. Operation, type and intervals change only while the series has had no update; should
