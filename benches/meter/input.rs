@@ -20,6 +20,8 @@ pub struct Settings {
     pub updates: usize,
     pub series: u32,
     pub rounds: usize,
+    /// Of benches that leave it open.
+    pub workers: usize,
     /// Only the workloads whose name contains this.
     pub only: String,
 }
@@ -28,7 +30,7 @@ impl Settings {
     /// What the issue asks for, unless `name=value` says otherwise.
     pub fn from_arguments() -> Settings {
         let mut settings =
-            Settings { updates: 20_000_000, series: 1_000_000, rounds: 5, only: String::new() };
+            Settings { updates: 20_000_000, series: 1_000_000, rounds: 5, workers: 2, only: String::new() };
         for argument in std::env::args().skip(1) {
             let Some((name, value)) = argument.split_once('=') else { continue };
             let number = || value.parse().expect("a number behind the equals sign");
@@ -36,6 +38,7 @@ impl Settings {
                 "updates" => settings.updates = number(),
                 "series" => settings.series = number() as u32,
                 "rounds" => settings.rounds = number(),
+                "workers" => settings.workers = number(),
                 "only" => settings.only = value.to_string(),
                 _ => println!("{name} is unknown"),
             }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::types::{
-    Amount, ClassSet, Command, EventId, Micros, NO_REPLY, Row, RowKind, SeriesId, Shape, Tally, Update, Work,
+    Amount, ClassSet, Command, EventId, Fact, Micros, NO_REPLY, Row, RowKind, SeriesId, Shape, Tally, Update,
+    Work,
 };
 use foldhash::fast::FixedState;
 use timely::worker::Worker;
@@ -51,6 +52,8 @@ pub struct Run {
     pub bytes: usize,
     pub ids: usize,
     pub rows: usize,
+    /// Series that facts gave a limit.
+    pub limited: u64,
     /// Bytes of one window beyond the first.
     pub record_bytes: f64,
 }
@@ -191,16 +194,31 @@ impl Seat {
 
 /// One worker that routes for itself.
 pub fn one_worker(input: &Input, shape: &Shape, with_ids: bool) -> Run {
-    drive(input, shape, with_ids, &mut |_| {})
+    drive(input, shape, with_ids, Vec::new(), &mut |_| {})
 }
 
-fn drive(input: &Input, shape: &Shape, with_ids: bool, store: &mut dyn FnMut(PackedBatch)) -> Run {
+/// The same with facts about limits, which are there before the clock starts.
+pub fn one_worker_with_facts(input: &Input, shape: &Shape, facts: Vec<(Fact, isize)>) -> Run {
+    drive(input, shape, false, facts, &mut |_| {})
+}
+
+fn drive(
+    input: &Input,
+    shape: &Shape,
+    with_ids: bool,
+    facts: Vec<(Fact, isize)>,
+    store: &mut dyn FnMut(PackedBatch),
+) -> Run {
     // The worker's closure must be 'static, the input is not: this thread is the worker.
     let allocator = timely::communication::Allocator::Thread(Default::default());
     let worker = &mut Worker::new(timely::WorkerConfig::default(), allocator, Some(Instant::now()));
     let mut router = Router::new(1, shape, with_ids);
     let mut seat = Seat::new(worker, 1);
     seat.apply(worker, router.open(input.series, 0), store);
+    if !facts.is_empty() {
+        let stamp = Micros::from_seconds(BEGAN_AT_SECS);
+        seat.apply(worker, Work::Facts { epoch: 1, stamp, facts }, store);
+    }
     let began = Busy::now();
     for items in input.items.chunks(EPOCH) {
         let stamp = input.stamp(items);
@@ -218,6 +236,7 @@ fn drive(input: &Input, shape: &Shape, with_ids: bool, store: &mut dyn FnMut(Pac
         bytes: driver.resident_bytes(),
         ids: driver.ids(),
         rows: seat.rows,
+        limited: seat.out.limited.series,
         record_bytes: 72.0,
     };
     let end = router.time(Micros::from_seconds(BEGAN_AT_SECS + 4_000));
@@ -281,7 +300,7 @@ pub fn verify(input: &Input, shape: &Shape) {
         let millis = (row.window_start.0 / 1_000 - BEGAN_AT_SECS * 1_000) as u32;
         (row.series.0, millis / length_millis)
     };
-    drive(input, shape, false, &mut |batch| {
+    drive(input, shape, false, Vec::new(), &mut |batch| {
         for row in batch.unpack().rows {
             let tally = stored.entry(key(&row)).or_default();
             *tally = if row.kind == RowKind::Absolute { row.tally } else { tally.merge(row.tally) };
