@@ -6,7 +6,7 @@
 //! | start | all facts into an empty graph, the series being open: what a change would cost without the graph |
 //! | edit | one limit of one plan: 5,000 series, neither more nor less (asserted) |
 //! | move | one customer to another plan: 10 series (asserted) |
-//! | bytes | resident set behind the start less that before it, a series |
+//! | bytes | resident set behind all of that less that before the facts were made, a series |
 //! | updates | meter's workload (`meter/input.rs`, shape `checkpoint 1h`) with one worker: without facts, with a graph that knows of no limit, with a limit for every series |
 //!
 //! A start is a process of its own, so that it finds no memory of another. Rounds are interleaved and medians are shown;

@@ -10,10 +10,12 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use differential_dataflow::consolidation::consolidate;
 use timely::worker::Worker;
 
 use crate::graph::{self, Ends, Shared};
 pub use crate::operators::batch::PackedBatch;
+use crate::operators::limits::Changed;
 use crate::operators::meter::Meter;
 pub use crate::operators::meter::Output;
 use crate::types::{
@@ -31,6 +33,9 @@ pub struct Settings {
 
 /// How long a worker sleeps at most while others have yet to pass an epoch of facts: they wake it.
 const OTHERS_PAUSE: Duration = Duration::from_millis(1);
+
+/// How many changed limits meter is handed at a time.
+const COMMANDS_MAX: usize = 4_096;
 
 /// One worker's end of the dataflow.
 pub struct Driver {
@@ -71,11 +76,8 @@ impl Driver {
     fn enter(&mut self, work: Work) {
         match work {
             Work::Facts { epoch, stamp, facts } => {
-                for (fact, difference) in facts {
-                    self.ends.facts.update_at(fact, epoch, difference);
-                }
-                self.ends.facts.advance_to(epoch + 1);
-                self.ends.facts.flush();
+                self.ends.facts.enter(epoch, facts);
+                self.ends.facts.pass(epoch);
                 self.limiting = Some((epoch, stamp));
             }
             work => {
@@ -102,9 +104,16 @@ impl Driver {
                 worker.step_or_park(Some(OTHERS_PAUSE));
             }
             self.limiting = None;
-            let commands = self.limits();
-            if !commands.is_empty() {
+            for changed in self.limited(epoch).chunks(COMMANDS_MAX) {
+                let command = |((place, limit), difference): &(Changed, isize)| Command::Limit {
+                    slot: place.slot,
+                    limit: (*difference > 0).then_some(**limit),
+                };
+                let commands = changed.iter().map(command).collect();
                 self.enter(Work::Commands { epoch, stamp, commands });
+                while !self.is_idle() {
+                    worker.step();
+                }
             }
             while self.limiting.is_none()
                 && let Some(work) = self.waiting.pop_front()
@@ -129,17 +138,25 @@ impl Driver {
         out.limited += std::mem::take(&mut output.limited);
     }
 
-    /// What the limits graph has said since the last call, one command a series, in the order of their numbers.
-    fn limits(&mut self) -> Vec<Command> {
-        let mut rows = std::mem::take(&mut self.shared.borrow_mut().limited);
-        // Differences of one series stand together, and what is taken away before what is put in its place.
-        rows.sort_unstable_by_key(|&((place, _), difference)| (place, difference));
-        let of_series = rows.chunk_by(|((left, _), _), ((right, _), _)| left == right);
-        let commands = of_series.filter_map(|rows| {
-            let &((place, limit), difference) = rows.last()?;
-            Some(Command::Limit { slot: place.slot, limit: (difference > 0).then_some(limit) })
+    /// What an epoch of facts has changed, all workers having passed it: a row a series, in the order of their numbers,
+    /// with the new limit and 1, or the last one and -1.
+    fn limited(&mut self, epoch: Epoch) -> Vec<(Changed, isize)> {
+        let limited = &mut self.shared.borrow_mut().limited;
+        // A start has a row a series: no room for as many is kept.
+        let (passed, ahead) = std::mem::take(limited).into_iter().partition(|(_, of, _)| *of <= epoch);
+        *limited = ahead;
+        let passed: Vec<(Changed, Epoch, isize)> = passed;
+        let mut changed: Vec<_> = passed.into_iter().map(|(row, _, difference)| (row, difference)).collect();
+        consolidate(&mut changed);
+        // What is taken away stands before or behind what is put in its place.
+        changed.dedup_by(|next, kept| {
+            let is_same = next.0.0 == kept.0.0;
+            if is_same && next.1 > 0 {
+                std::mem::swap(next, kept);
+            }
+            is_same
         });
-        commands.collect()
+        changed
     }
 
     fn is_idle(&self) -> bool {

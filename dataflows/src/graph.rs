@@ -14,14 +14,13 @@
 //! * The timestamp is the epoch of the last definition or time entry. Progress is a message to every worker, which wakes
 //!   it; a group of updates changes nothing that a frontier is asked for.
 //! * `limits`, a differential graph that only facts advance, says which limit a series has. Each worker waits until it
-//!   has passed the epoch, and hands meter what came to its series as commands of the same epoch, in the order of their
-//!   numbers: what meter sees depends on the facts alone. An idle graph costs updates nothing.
+//!   has passed the epoch, and hands meter what came of it to its series as commands of the same epoch, in the order of
+//!   their numbers: what meter sees depends on the facts alone. An idle graph costs updates nothing.
 //! * Meter applies on arrival: the records of a worker are in epoch order. Only the probe waits for the frontier.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use differential_dataflow::input::{Input as _, InputSession};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::probe::{Handle as ProbeHandle, Probe};
@@ -30,15 +29,12 @@ use timely::dataflow::{InputHandle, Scope, Stream};
 use timely::worker::Worker;
 
 use crate::operators::batch::PackedBatch;
-use crate::operators::limits::limits;
+use crate::operators::limits::{Changed, Entrance, limits};
 use crate::operators::meter::{Meter, Output};
-use crate::types::{EffectiveLimit, Epoch, Fact, Place, Work};
+use crate::types::{Epoch, Work};
 
 /// Where the driver puts works.
 pub(crate) type Input = InputHandle<Epoch, CapacityContainerBuilder<Vec<Work>>>;
-
-/// Where the driver puts facts.
-pub(crate) type Facts = InputSession<Epoch, Fact, isize>;
 
 /// What the operators of one worker share with its driver: the worker is one thread, and borrows end with each record.
 pub(crate) struct Shared {
@@ -48,8 +44,9 @@ pub(crate) struct Shared {
     pub output: Output,
     /// Emissions on their way from meter to the output.
     pub emitting: usize,
-    /// Changed limits of this worker's series: (row, 1 or -1).
-    pub limited: Vec<((Place, EffectiveLimit), isize)>,
+    /// Changed limits of this worker's series, of the epoch of facts under way and, where other workers are ahead, of
+    /// later ones.
+    pub limited: Vec<(Changed, Epoch, isize)>,
 }
 
 /// The driver's end of the graph.
@@ -59,7 +56,7 @@ pub(crate) struct Ends {
     /// Everything behind meter has passed.
     pub probe: ProbeHandle<Epoch>,
     /// Facts in.
-    pub facts: Facts,
+    pub facts: Entrance,
     /// All limits have passed.
     pub limits: ProbeHandle<Epoch>,
 }
@@ -74,11 +71,9 @@ pub(crate) fn build(worker: &mut Worker, shared: &Rc<RefCell<Shared>>) -> Ends {
     });
     let of_limits = Rc::clone(shared);
     let (facts, limits) = worker.dataflow_named("limits", |graph: Scope<'_, Epoch>| {
-        let (input, facts) = graph.new_collection();
-        let changed = limits(facts).inner.inspect(move |(row, _epoch, difference)| {
-            of_limits.borrow_mut().limited.push((*row, *difference));
-        });
-        (input, changed.probe().0)
+        let (entrance, limits) = limits(graph);
+        let changed = limits.inner.inspect(move |row| of_limits.borrow_mut().limited.push(row.clone()));
+        (entrance, changed.probe().0)
     });
     Ends { works, probe, facts, limits }
 }
