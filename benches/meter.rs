@@ -14,8 +14,10 @@
 //! `cargo bench -p dataflows --bench meter -- [updates=N] [series=N] [rounds=N] [only=TEXT]`
 #![allow(clippy::print_stdout)] // A bench reports.
 
+#[allow(dead_code)] // `limits` uses more of it.
 #[path = "meter/input.rs"]
 mod input;
+#[allow(dead_code)]
 #[path = "meter/runs.rs"]
 mod runs;
 

@@ -19,7 +19,8 @@ use crate::operators::limits::Changed;
 use crate::operators::meter::Meter;
 pub use crate::operators::meter::Output;
 use crate::types::{
-    ClassSet, Command, Decision, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing, Update, Work,
+    ClassSet, Command, Decision, Epoch, EventId, Fact, Micros, SeriesId, SeriesState, Span, Standing, Update,
+    Work,
 };
 
 /// What the dataflow must know before it begins.
@@ -34,6 +35,8 @@ pub struct Settings {
 /// How long a worker sleeps at most while others have yet to pass an epoch of facts: they wake it.
 const OTHERS_PAUSE: Duration = Duration::from_millis(1);
 
+/// How many facts enter between two steps: the graph sorts what it has meanwhile, and reuses its buffers.
+const FACTS_MAX: usize = 65_536;
 /// How many changed limits meter is handed at a time.
 const COMMANDS_MAX: usize = 4_096;
 
@@ -49,6 +52,8 @@ pub struct Driver {
     waiting: VecDeque<Work>,
     /// The epoch of facts that the limits have yet to pass, and its stamp.
     limiting: Option<(Epoch, Micros)>,
+    /// Its facts, which have yet to enter the graph.
+    facts: Vec<(Fact, isize)>,
 }
 
 impl Driver {
@@ -58,7 +63,15 @@ impl Driver {
         let (output, limited) = (Output::default(), Vec::new());
         let shared = Rc::new(RefCell::new(Shared { meter, output, emitting: 0, limited }));
         let ends = graph::build(worker, &shared);
-        Driver { ends, shared, submitted: 0, under_way: 0, waiting: VecDeque::new(), limiting: None }
+        Driver {
+            ends,
+            shared,
+            submitted: 0,
+            under_way: 0,
+            waiting: VecDeque::new(),
+            limiting: None,
+            facts: Vec::new(),
+        }
     }
 
     /// Hands in this worker's share of an epoch. Panics unless epochs rise; facts may share theirs with the commands
@@ -76,8 +89,7 @@ impl Driver {
     fn enter(&mut self, work: Work) {
         match work {
             Work::Facts { epoch, stamp, facts } => {
-                self.ends.facts.enter(epoch, facts);
-                self.ends.facts.pass(epoch);
+                self.facts = facts;
                 self.limiting = Some((epoch, stamp));
             }
             work => {
@@ -100,10 +112,7 @@ impl Driver {
                 worker.step();
             }
             let Some((epoch, stamp)) = self.limiting else { break };
-            while self.ends.limits.less_equal(&epoch) {
-                worker.step_or_park(Some(OTHERS_PAUSE));
-            }
-            self.limiting = None;
+            self.pass(worker, epoch);
             for changed in self.limited(epoch).chunks(COMMANDS_MAX) {
                 let command = |((place, limit), difference): &(Changed, isize)| Command::Limit {
                     slot: place.slot,
@@ -115,6 +124,7 @@ impl Driver {
                     worker.step();
                 }
             }
+            self.limiting = None;
             while self.limiting.is_none()
                 && let Some(work) = self.waiting.pop_front()
             {
@@ -136,6 +146,19 @@ impl Driver {
             *total += std::mem::take(part);
         }
         out.limited += std::mem::take(&mut output.limited);
+    }
+
+    /// Hands in the facts of an epoch and waits until all workers have passed it.
+    fn pass(&mut self, worker: &mut Worker, epoch: Epoch) {
+        let mut facts = std::mem::take(&mut self.facts).into_iter().peekable();
+        while facts.peek().is_some() {
+            self.ends.facts.enter(epoch, facts.by_ref().take(FACTS_MAX));
+            worker.step();
+        }
+        self.ends.facts.pass(epoch);
+        while self.ends.limits.less_equal(&epoch) {
+            worker.step_or_park(Some(OTHERS_PAUSE));
+        }
     }
 
     /// What an epoch of facts has changed, all workers having passed it: a row a series, in the order of their numbers,

@@ -50,7 +50,7 @@ pub(crate) struct Entrance {
 
 impl Entrance {
     /// Changes of an epoch. Panics if it has been passed.
-    pub fn enter(&mut self, epoch: Epoch, facts: Vec<(Fact, isize)>) {
+    pub fn enter(&mut self, epoch: Epoch, facts: impl Iterator<Item = (Fact, isize)>) {
         for (fact, difference) in facts {
             match fact {
                 Fact::Inherits { place, customer, name } => {
