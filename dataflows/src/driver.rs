@@ -42,8 +42,8 @@ pub struct Driver {
     under_way: u64,
     /// Works behind an epoch of facts, which go on when its limits are known.
     waiting: VecDeque<Work>,
-    /// The epoch of facts that the limits have yet to pass, and its stamp.
-    limiting: Option<(Epoch, Micros)>,
+    /// The epoch of facts that the limits have yet to pass, its stamp, and whether it is news.
+    limiting: Option<(Epoch, Micros, bool)>,
 }
 
 impl Driver {
@@ -70,13 +70,13 @@ impl Driver {
 
     fn enter(&mut self, work: Work) {
         match work {
-            Work::Facts { epoch, stamp, facts } => {
+            Work::Facts { epoch, stamp, facts, is_news } => {
                 for (fact, difference) in facts {
                     self.ends.facts.update_at(fact, epoch, difference);
                 }
                 self.ends.facts.advance_to(epoch + 1);
                 self.ends.facts.flush();
-                self.limiting = Some((epoch, stamp));
+                self.limiting = Some((epoch, stamp, is_news));
             }
             work => {
                 // See the header of `graph`: updates are no new time.
@@ -97,12 +97,12 @@ impl Driver {
             while !self.is_idle() {
                 worker.step();
             }
-            let Some((epoch, stamp)) = self.limiting else { break };
+            let Some((epoch, stamp, is_news)) = self.limiting else { break };
             while self.ends.limits.less_equal(&epoch) {
                 worker.step_or_park(Some(OTHERS_PAUSE));
             }
             self.limiting = None;
-            let commands = self.limits();
+            let commands = self.limits(is_news);
             if !commands.is_empty() {
                 self.enter(Work::Commands { epoch, stamp, commands });
             }
@@ -127,17 +127,19 @@ impl Driver {
             *total += std::mem::take(part);
         }
         out.limited += std::mem::take(&mut output.limited);
+        out.crossings.append(&mut output.crossings);
+        out.crossed.append(&mut output.crossed);
     }
 
     /// What the limits graph has said since the last call, one command a series, in the order of their numbers.
-    fn limits(&mut self) -> Vec<Command> {
+    fn limits(&mut self, is_news: bool) -> Vec<Command> {
         let mut rows = std::mem::take(&mut self.shared.borrow_mut().limited);
         // Differences of one series stand together, and what is taken away before what is put in its place.
         rows.sort_unstable_by_key(|&((place, _), difference)| (place, difference));
         let of_series = rows.chunk_by(|((left, _), _), ((right, _), _)| left == right);
         let commands = of_series.filter_map(|rows| {
             let &((place, limit), difference) = rows.last()?;
-            Some(Command::Limit { slot: place.slot, limit: (difference > 0).then_some(limit) })
+            Some(Command::Limit { slot: place.slot, limit: (difference > 0).then_some(limit), is_news })
         });
         commands.collect()
     }

@@ -210,7 +210,7 @@ fn set_slot(slots: &mut Vec<u32>, series: SeriesId, slot: u32) {
 /// Hands the limits graph everything that was defined without an epoch of its own: by a snapshot, or by the store.
 pub(super) fn feed_limits(shared: &Shared, epoch: Epoch, stamp: Micros) {
     let facts = shared.registry.write().unwrap_or_else(PoisonError::into_inner).take_facts();
-    send_facts(shared, epoch, stamp, facts, &Completion::new(None));
+    send_facts(shared, epoch, stamp, facts, false, &Completion::new(None));
 }
 
 /// Waits until the workers have done what they were sent.
