@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use dataflows::types::packed::{self, Keyed};
 use dataflows::types::{
-    Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesSpec, SeriesState, Span, Update,
+    Crossing, Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesSpec, SeriesState, Span, Update,
 };
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -257,6 +257,10 @@ fn restore(
                 if stored.definitions < projected {
                     project(shared, projected, definitions);
                 }
+            }
+            section::CROSSINGS => {
+                let held: Vec<(Epoch, Crossing)> = decode(bytes).ok_or_else(unknown)?;
+                shared.restore_crossings(held);
             }
             section::LAPSED => {
                 let lapsed: Vec<Who> = decode(bytes).ok_or_else(unknown)?;
