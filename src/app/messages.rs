@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use dataflows::types::{Crossing, Edge, Epoch};
-use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 
 use crate::admission::parse::names::{ACTIONS, OPERATORS, SCOPES, word};
 use crate::clock::Clock;
@@ -107,25 +107,55 @@ fn body(handle: &SeriesHandle, crossing: &Crossing) -> String {
     Json::object().set("type", kind).set("timestamp", crossing.at).set("data", data).finish()
 }
 
-/// Signs and sends messages, each in a task of its own.
+/// Signs and sends messages, each in a task of its own, in a runtime of their own: no flood of requests holds them up.
 pub(super) struct Signed {
-    pub registry: Arc<RwLock<Registry>>,
-    pub vault: Arc<Vault>,
-    pub outbound: Outbound,
-    pub clock: Arc<dyn Clock>,
-    pub runtime: Handle,
+    registry: Arc<RwLock<Registry>>,
+    vault: Arc<Vault>,
+    outbound: Outbound,
+    clock: Arc<dyn Clock>,
+    /// Taken at the end only.
+    runtime: Option<Runtime>,
+}
+
+impl Signed {
+    /// An error is the operating system's refusal of a thread.
+    pub(super) fn new(
+        registry: Arc<RwLock<Registry>>,
+        vault: Arc<Vault>,
+        outbound: Outbound,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<Signed> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("messages")
+            .enable_all()
+            .build()?;
+        Ok(Signed { registry, vault, outbound, clock, runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Signed {
+    /// Waits for nothing: what is under way is sent again by the next start.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Post for Signed {
     fn send(&self, message: Message, done: Sender<Said>) {
         let request = self.request(&message);
         let (outbound, Message { id, business_id, .. }) = (self.outbound.clone(), message);
-        self.runtime.spawn(async move {
+        let Some(runtime) = &self.runtime else { return };
+        runtime.spawn(async move {
             let delivery = match request {
                 Err(why) => Delivery::Failed(why),
                 Ok(request) => match outbound.send(&business_id, request).await {
                     Ok(answer) if (200..300).contains(&answer.status) => Delivery::Taken,
-                    Ok(answer) if answer.status == GONE => Delivery::Refused("the receiver answered 410".into()),
+                    Ok(answer) if answer.status == GONE => {
+                        Delivery::Refused("the receiver answered 410".into())
+                    }
                     Ok(answer) => Delivery::Failed(format!("the receiver answered {}", answer.status)),
                     Err(error) => Delivery::Failed(error.to_string()),
                 },
@@ -144,8 +174,7 @@ impl Signed {
             registry.secrets().webhook(&message.business_id).cloned()
         };
         let webhook = webhook.ok_or("the business has no webhook any more")?;
-        let owner =
-            Owner { business_id: &message.business_id, purpose: Purpose::WebhookSecret, name: "" };
+        let owner = Owner { business_id: &message.business_id, purpose: Purpose::WebhookSecret, name: "" };
         let along = webhook.retired.iter().filter(|retired| now < retired.ends_at);
         let sealed = [&webhook.secret].into_iter().chain(along.map(|retired| &retired.secret));
         let keys = sealed.map(|sealed| {
@@ -155,7 +184,8 @@ impl Signed {
         let keys: Vec<SigningKey> = keys.collect::<Result<_, String>>()?;
         let signature = sign(&keys, &message.id, now.seconds(), message.body.as_bytes());
         let headers = [("content-type", "application/json"), ("user-agent", "TrackTags")];
-        let headers = headers.into_iter().chain(signature.iter().map(|(name, value)| (*name, value.as_str())));
+        let headers =
+            headers.into_iter().chain(signature.iter().map(|(name, value)| (*name, value.as_str())));
         let target = Target::parse(&message.url).map_err(|error| error.to_string())?;
         Request::new("POST", target, headers, Bytes::from(message.body.clone()))
             .map_err(|error| error.to_string())

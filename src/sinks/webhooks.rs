@@ -37,9 +37,14 @@ pub const TRIED_FOR: Duration = Duration::from_secs(24 * 3_600);
 const DUE_MAX: usize = 4_096;
 /// How long sent messages are remembered, so that a replay does not send them again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
-/// Between two looks at an outbox that nobody has said anything about, and behind one that failed.
+/// Between two looks at an outbox that nobody has said anything about; also the longest pause behind one that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The same while the first message of the outbox is under way, or waits for others of its business.
+const LOOK_PAST: Duration = Duration::from_secs(1);
+/// The first pause behind an outbox that failed; doubles.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
+/// How long a stop waits for a store that does not answer.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What became of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +77,8 @@ pub enum Said {
 /// The handle of the thread.
 pub struct Webhooks {
     inbox: Sender<Said>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The second closes when the thread is done.
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<()>)>>,
 }
 
 impl Webhooks {
@@ -84,8 +90,13 @@ impl Webhooks {
     ) -> std::io::Result<Webhooks> {
         let (inbox, said) = channel();
         let worker = Worker { outbox, post, clock, inbox: inbox.clone(), under_way: HashMap::new() };
-        let thread = std::thread::Builder::new().name("webhooks".into()).spawn(move || worker.run(&said))?;
-        Ok(Webhooks { inbox, thread: Mutex::new(Some(thread)) })
+        let (running, ended) = channel::<()>();
+        let run = move || {
+            let _running = running;
+            worker.run(&said);
+        };
+        let thread = std::thread::Builder::new().name("webhooks".into()).spawn(run)?;
+        Ok(Webhooks { inbox, thread: Mutex::new(Some((thread, ended))) })
     }
 
     /// There may be something new in the outbox.
@@ -93,11 +104,18 @@ impl Webhooks {
         let _ = self.inbox.send(Said::Look);
     }
 
-    /// Ends the thread; what is under way is sent again by the next start. Also done on drop.
+    /// Ends the thread, or leaves it alone if the store does not answer; what is under way is sent again by the next
+    /// start. Also done on drop.
     pub fn stop(&self) {
         let _ = self.inbox.send(Said::Stop);
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((thread, ended)) = thread {
+            match ended.recv_timeout(STOP_TIMEOUT) {
+                Err(RecvTimeoutError::Timeout) => {
+                    tracing::warn!("the outbox of webhook messages does not answer; it is left alone");
+                }
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => drop(thread.join()),
+            }
         }
     }
 }
@@ -121,12 +139,17 @@ impl Worker {
         let mut forgotten_at = self.clock.monotonic();
         // Results that the store has not been told of yet: tried again until it takes them.
         let mut untold: Vec<(String, Delivery)> = Vec::new();
+        let mut pause = Duration::ZERO;
         loop {
             let wait = match self.turn(&mut untold) {
-                Ok(wait) => wait,
+                Ok(wait) => {
+                    pause = Duration::ZERO;
+                    wait
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the outbox of webhook messages cannot be used; trying again");
-                    STORE_PAUSE
+                    pause = (pause * 2).clamp(STORE_PAUSE, LOOK_AGAIN);
+                    pause
                 }
             };
             if self.clock.monotonic().saturating_sub(forgotten_at) > RETRY_MAX {
@@ -178,10 +201,12 @@ impl Worker {
             self.under_way.insert(message.id.clone(), message.clone());
             self.post.send(message, self.inbox.clone());
         }
-        // Who is under way says so when it is done.
-        let next = self.outbox.next_at()?.filter(|at| *at > now);
-        let wait = next.map_or(LOOK_AGAIN, |at| Duration::from_micros((at.0 - now.0) as u64));
-        Ok(wait.min(LOOK_AGAIN))
+        Ok(match self.outbox.next_at()? {
+            None => LOOK_AGAIN,
+            // It says so when it is done, but hides when the next one is due.
+            Some(at) if at <= now => LOOK_PAST,
+            Some(at) => Duration::from_micros((at.0 - now.0) as u64).min(LOOK_AGAIN),
+        })
     }
 }
 

@@ -449,6 +449,7 @@ impl Store for Faulty {
 pub struct Told {
     pub stored: Mutex<Vec<(Span, Epoch)>>,
     pub definitions: Mutex<Vec<Epoch>>,
+    pub crossings: Mutex<Vec<Epoch>>,
     pub read: Mutex<Vec<StoredClasses>>,
 }
 
@@ -459,6 +460,10 @@ impl Stored for Told {
 
     fn progress_read(&self, classes: &StoredClasses, _: &BTreeMap<Span, Epoch>) {
         self.read.lock().expect("not poisoned").push(classes.clone());
+    }
+
+    fn crossings_stored(&self, upper: Epoch) {
+        self.crossings.lock().expect("not poisoned").push(upper);
     }
 
     fn definitions_stored(&self, upper: Epoch) {
