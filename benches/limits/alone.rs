@@ -94,7 +94,7 @@ impl Hand {
         barrier.wait();
         let began = Instant::now();
         self.epoch += 1;
-        self.driver.submit(Work::Facts { epoch: self.epoch, stamp: Micros(0), facts });
+        self.driver.submit(Work::Facts { epoch: self.epoch, stamp: Micros(0), facts, is_news: true });
         self.driver.step(worker, &mut self.out);
         touched.fetch_add(std::mem::take(&mut self.out.limited.series), Ordering::SeqCst);
         barrier.wait();

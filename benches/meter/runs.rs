@@ -217,7 +217,7 @@ fn drive(
     seat.apply(worker, router.open(input.series, 0), store);
     if !facts.is_empty() {
         let stamp = Micros::from_seconds(BEGAN_AT_SECS);
-        seat.apply(worker, Work::Facts { epoch: 1, stamp, facts }, store);
+        seat.apply(worker, Work::Facts { epoch: 1, stamp, facts, is_news: true }, store);
     }
     let began = Busy::now();
     for items in input.items.chunks(EPOCH) {

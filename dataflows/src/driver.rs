@@ -50,8 +50,8 @@ pub struct Driver {
     under_way: u64,
     /// Works behind an epoch of facts, which go on when its limits are known.
     waiting: VecDeque<Work>,
-    /// The epoch of facts that the limits have yet to pass, and its stamp.
-    limiting: Option<(Epoch, Micros)>,
+    /// The epoch of facts that the limits have yet to pass, its stamp, and whether it is news.
+    limiting: Option<(Epoch, Micros, bool)>,
     /// Its facts, which have yet to enter the graph.
     facts: Vec<(Fact, isize)>,
 }
@@ -88,9 +88,9 @@ impl Driver {
 
     fn enter(&mut self, work: Work) {
         match work {
-            Work::Facts { epoch, stamp, facts } => {
+            Work::Facts { epoch, stamp, facts, is_news } => {
                 self.facts = facts;
-                self.limiting = Some((epoch, stamp));
+                self.limiting = Some((epoch, stamp, is_news));
             }
             work => {
                 // See the header of `graph`: updates are no new time.
@@ -111,12 +111,13 @@ impl Driver {
             while !self.is_idle() {
                 worker.step();
             }
-            let Some((epoch, stamp)) = self.limiting else { break };
+            let Some((epoch, stamp, is_news)) = self.limiting else { break };
             self.pass(worker, epoch);
             for changed in self.limited(epoch).chunks(COMMANDS_MAX) {
                 let command = |((place, limit), difference): &(Changed, isize)| Command::Limit {
                     slot: place.slot,
                     limit: (*difference > 0).then_some(**limit),
+                    is_news,
                 };
                 let commands = changed.iter().map(command).collect();
                 self.enter(Work::Commands { epoch, stamp, commands });
@@ -146,6 +147,8 @@ impl Driver {
             *total += std::mem::take(part);
         }
         out.limited += std::mem::take(&mut output.limited);
+        out.crossings.append(&mut output.crossings);
+        out.crossed.append(&mut output.crossed);
     }
 
     /// Hands in the facts of an epoch and waits until all workers have passed it.

@@ -3,7 +3,7 @@
 //! No I/O, no clock, no randomness: state is a function of the works that were submitted, in epoch order.
 //!
 //! ```text
-//!  types · amount · tally · window · limit      the vocabulary and its algebra
+//!  types · amount · tally · window · limit · edges      the vocabulary and its algebra
 //!            │
 //!  operators      what happens to an update: meter applies it, batch hands on what has changed
 //!            │
@@ -16,6 +16,7 @@
 
 pub mod amount;
 pub mod driver;
+pub mod edges;
 mod graph;
 pub mod hydration;
 pub mod limit;

@@ -14,14 +14,15 @@
 
 mod block;
 mod cleanup;
+mod crossings;
 mod limits;
 mod series;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{
-    Amount, ClassSet, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row, SeriesId, Shape,
-    Span, Standing, Tally,
+    Amount, ClassSet, Crossing, Decision, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row,
+    SeriesId, Shape, Span, Standing, Tally,
 };
 pub use limits::Relations;
 use series::Series;
@@ -85,12 +86,15 @@ pub struct Reference {
     series: BTreeMap<SeriesId, Series>,
     /// The generation in which each id was admitted.
     ids: BTreeMap<EventId, i64>,
+    /// Edges that have not been fetched.
+    crossings: Vec<Crossing>,
 }
 
 impl Reference {
     /// No series and no ids. The horizon is in seconds and at least 1.
     pub fn new(dedup_horizon_secs: u32) -> Reference {
-        Reference { dedup_horizon_secs, series: BTreeMap::new(), ids: BTreeMap::new() }
+        let (series, ids, crossings) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Reference { dedup_horizon_secs, series, ids, crossings }
     }
 
     /// Decides and applies one update that arrived at `stamp`.
@@ -107,7 +111,9 @@ impl Reference {
         let outcome = if known { Outcome::Duplicate } else { series.judge(stamp, event_at, arrival.amount) };
         match outcome {
             Outcome::Admitted => {
+                let before = series.seen(event_at, stamp);
                 series.admit(stamp, event_at, arrival.amount);
+                self.crossings.extend(series.crossings(before, event_at, stamp, false));
                 self.ids.extend(arrival.id.map(|id| (id, generation)));
             }
             Outcome::Refused if item != NO_REPLY => series.refused += 1,
@@ -126,6 +132,11 @@ impl Reference {
         }
     }
 
+    /// The edges found since the last call, in order.
+    pub fn take_crossings(&mut self) -> Vec<Crossing> {
+        std::mem::take(&mut self.crossings)
+    }
+
     /// Ids are remembered by eighths of the horizon.
     fn generation(&self, stamp: Micros) -> i64 {
         stamp.0.div_euclid(i64::from(self.dedup_horizon_secs) * Micros::PER_SECOND / 8)
@@ -139,7 +150,14 @@ impl Reference {
             }
             Change::Reshape(series, shape) => {
                 if let Some(series) = self.series.get_mut(&series) {
-                    series.reshape(stamp, shape);
+                    // The description first, under the limit that there was: it never had an update if that says more.
+                    let Shape { limit, limit_source, notify, .. } = series.shape;
+                    series.reshape(stamp, Shape { limit, limit_source, notify, ..shape });
+                    let before = series.seen(stamp, stamp);
+                    let is_other = series.limited(shape);
+                    if is_other {
+                        self.crossings.extend(series.crossings(before, stamp, stamp, true));
+                    }
                 }
             }
             Change::Cut(series) => {

@@ -1,17 +1,18 @@
 //! Builds the rooms in the order of the flow and stops them in reverse. The only place that knows every room.
 //!
 //! Start: data directory and keys, HTTP (answers `/livez` and `/readyz` from here on), journal opened, store, workers,
-//! sink, replay, journal writer, control, the API. Stop: no new connections, definitions, a last emission of whatever
+//! sink, replay, journal writer, control, delivery of messages, the API. Stop: no new connections, definitions, messages, a last emission of whatever
 //! has changed, a snapshot, the seal, the sink, the workers.
 
 mod keys;
+mod messages;
 mod signals;
 mod snapshots;
 mod store;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,11 +26,12 @@ use crate::clock::{Clock, Stamps, SystemClock};
 use crate::config::{Config, Durability, Network, Secret};
 use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, SeriesHandle, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
-use crate::http::{self, Backend, Rooms};
+use crate::http::{self, Backend, Rooms, Undelivered};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
 use crate::outbound::{Cidr, Outbound, OutboundOptions};
-use crate::sinks::{self, HistorySink, SinkHealth};
+use crate::sinks::{self, HistorySink, SinkHealth, Webhooks};
 use crate::store::{Content, History, PostgresStore};
+use messages::{Addresses, Signed};
 pub use signals::Signals;
 use snapshots::Snapshots;
 
@@ -150,6 +152,8 @@ pub struct Service {
     shared: Arc<Shared>,
     journal: Journal<Ticket>,
     sink: Arc<HistorySink>,
+    webhooks: Arc<Webhooks>,
+    undelivered: Arc<Undelivered>,
     workers: Workers,
     snapshots: Snapshots,
     history: Arc<dyn History>,
@@ -168,7 +172,7 @@ impl Service {
         admin_key: &str,
     ) -> anyhow::Result<Service> {
         let journal_id = format!("{:032x}", recovery.journal_id());
-        let store::Opened { store, history, stored, content, note, doubt } =
+        let store::Opened { store, outboxes, history, stored, content, note, doubt } =
             store::open(config, &recovery, &*clock)?;
         let registry = Arc::new(RwLock::new(Registry::new(config.workers, config.max_event_age_secs)));
         let keys = Arc::new(Keys::new(config.dedup_horizon_secs));
@@ -176,7 +180,13 @@ impl Service {
             EngineOptions { workers: config.workers, dedup_horizon_secs: config.dedup_horizon_secs };
         let (workers, shared) =
             Workers::start(&options, registry.clone(), keys.clone()).map_err(anyhow::Error::msg)?;
-        let options = sinks::Options { note, doubt, ..sinks::Options::new(journal_id) };
+        let addresses = Arc::new(Addresses {
+            journal_id: journal_id.clone(),
+            registry: registry.clone(),
+            webhooks: OnceLock::new(),
+        });
+        let messages = Some(sinks::Messages(addresses.clone()));
+        let options = sinks::Options { messages, note, doubt, ..sinks::Options::new(journal_id) };
         let sink = HistorySink::start(store, shared.clone(), clock.clone(), options, health)?;
         let sink = Arc::new(sink);
         shared.write_to(sink.clone());
@@ -190,7 +200,7 @@ impl Service {
         let (frames, updates) = (replayed.frames, replayed.updates);
         tracing::info!(frames, updates, seconds = elapsed.as_secs_f64(), "recovered");
 
-        let stamps = Arc::new(Stamps::new(clock, recovery.last_stamp()));
+        let stamps = Arc::new(Stamps::new(clock.clone(), recovery.last_stamp()));
         let journal = recovery.start(stamps.clone(), replayed.router, signals.clone())?;
         // What the sink lacks is in each snapshot: segments are kept for the snapshots alone.
         journal.forget_before(Epoch::MAX);
@@ -202,7 +212,7 @@ impl Service {
             appender.append(append).map_err(|(_, rejected)| rejected)
         };
         let (control, control_thread) =
-            Control::start(registry, stamps.clone(), admin_key, Box::new(append))?;
+            Control::start(registry.clone(), stamps.clone(), admin_key, Box::new(append))?;
         keys.recovered(control.clone());
         let admission = Admission::new(
             admission_options(config),
@@ -218,6 +228,13 @@ impl Service {
         let vault = Arc::new(Vault::new(config.secret_key.as_ref().map(|key| &key.0)));
         warn_of_unreadable_secrets(&control, &vault);
         signals.attach(shared.clone(), journal.clone(), control.clone(), vault.clone());
+        let [delivered, undelivered] = outboxes;
+        // A way out of their own: no flood of proxied calls keeps messages from it.
+        let signed = Signed::new(registry, vault.clone(), outbound(config), clock.clone())?;
+        let webhooks = Arc::new(Webhooks::start(delivered, Arc::new(signed), clock)?);
+        let _ = addresses.webhooks.set(webhooks.clone());
+        let looks = webhooks.clone();
+        let undelivered = Arc::new(Undelivered::new(undelivered, move || looks.look()));
         let snapshots =
             Snapshots::start(config.snapshot_interval, journal.clone(), control.clone(), shared.clone())?;
         Ok(Service {
@@ -227,6 +244,8 @@ impl Service {
             shared,
             journal,
             sink,
+            webhooks,
+            undelivered,
             workers,
             snapshots,
             history,
@@ -243,6 +262,7 @@ impl Service {
             vault: self.vault.clone(),
             outbound: self.outbound.clone(),
             history: self.history.clone(),
+            undelivered: self.undelivered.clone(),
             bounds: crate::admission::parse::series::Bounds {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
             },
@@ -290,6 +310,7 @@ impl Service {
         self.control.stop();
         let _ = self.control_thread.join();
         self.snapshots.stop();
+        self.webhooks.stop();
         if !failed {
             self.shared.flush();
             let waits = FLUSH_TIMEOUT.as_millis() / 10;

@@ -19,8 +19,8 @@ use crate::engine::{Doubt, StoredProgress};
 use crate::journal::Recovery;
 use crate::sinks::{Note, Noted};
 use crate::store::{
-    Claim, Content, History, PostgresHistory, PostgresStore, Progress, SqliteHistory, SqliteStore, Store,
-    StoreError, Target,
+    Claim, Content, History, Outbox, PostgresHistory, PostgresStore, Progress, SqliteHistory, SqliteStore,
+    Store, StoreError, Target,
 };
 
 /// How long a start on an empty journal waits for its database.
@@ -35,6 +35,8 @@ const EMPTY_START_PAUSE: Duration = Duration::from_secs(1);
 /// A store, and what the start must know of it.
 pub(super) struct Opened {
     pub store: Box<dyn Store>,
+    /// One for the delivery of messages, one for who asks about them.
+    pub outboxes: [Box<dyn Outbox>; 2],
     pub history: Arc<dyn History>,
     pub stored: StoredProgress,
     /// What the journal, which is empty, starts from.
@@ -70,6 +72,7 @@ fn open_sqlite(config: &Config, journal_id: &str, recovery: &Recovery) -> anyhow
     }
     require_known_epochs(&progress, recovery)?;
     Ok(Opened {
+        outboxes: [store.outbox()?, store.outbox()?],
         store: Box::new(store),
         history: Arc::new(SqliteHistory::new(&path)),
         stored: known(progress),
@@ -135,6 +138,7 @@ fn open_postgres(
         );
     }
     Ok(Opened {
+        outboxes: [store.outbox()?, store.outbox()?],
         store: Box::new(store),
         history: Arc::new(history),
         stored,

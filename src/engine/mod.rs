@@ -10,6 +10,7 @@
 //! most one emission of a batch class is on its way to the store; nothing here waits for I/O. The queues are bounded by
 //! what admission and control let in: every message answers somebody who waits, but for time entries (one a second).
 
+mod crossings;
 mod emissions;
 mod hydrate;
 mod older;
@@ -26,8 +27,8 @@ use std::thread::Thread;
 
 use dataflows::types::packed::Keyed;
 use dataflows::types::{
-    Amount, ClassSet, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span, Standing,
-    Update, Work,
+    Amount, ClassSet, Crossing, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span,
+    Standing, Update, Work,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -49,6 +50,9 @@ pub trait Sink: Send + Sync {
 
     /// All definitions of one epoch, in rising order of epochs, each before the emissions behind it.
     fn project(&self, epoch: Epoch, definitions: Vec<Definition>);
+
+    /// Crossings with their epochs, rising: with these, all of epochs below `upper`.
+    fn cross(&self, upper: Epoch, crossings: Vec<(Epoch, Crossing)>);
 }
 
 /// Who wants to know that something is in the store. Called by the sink's thread behind the commit; must not block.
@@ -58,6 +62,9 @@ pub trait Stored: Send + Sync {
 
     /// Definitions up to and including this epoch are in.
     fn definitions_stored(&self, upper: Epoch);
+
+    /// Crossings of epochs below this one are in.
+    fn crossings_stored(&self, upper: Epoch);
 
     /// What was in doubt at the start has been read: per class the last epoch and series that are in, and the last
     /// epoch that is in whole.
@@ -197,6 +204,9 @@ pub struct Shared {
     pub(crate) registry: Arc<RwLock<Registry>>,
     pub(crate) queues: Vec<WorkerQueue>,
     pub(crate) emissions: Mutex<emissions::Emissions>,
+    pub(crate) crossings: Mutex<crossings::Crossings>,
+    /// When crossings want a time entry; `i64::MAX` never.
+    pub(crate) crossing_due: AtomicI64,
     /// Per worker: when it next wants a time entry; `i64::MAX` never.
     pub(crate) due: Vec<AtomicI64>,
     pub(crate) sink: OnceLock<Arc<dyn Sink>>,
@@ -236,6 +246,10 @@ impl Shared {
         self.emissions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn crossings(&self) -> std::sync::MutexGuard<'_, crossings::Crossings> {
+        self.crossings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks for a time entry that emits whatever has changed, whole batch intervals or not.
     pub fn flush(&self) {
         self.flush.store(true, Ordering::Release);
@@ -267,7 +281,8 @@ impl Shared {
 
     /// The earliest moment at which a worker wants a time entry.
     pub(crate) fn due_at(&self) -> Option<Micros> {
-        let earliest = self.due.iter().map(|due| due.load(Ordering::Acquire)).min();
+        let due = self.due.iter().chain([&self.crossing_due]);
+        let earliest = due.map(|due| due.load(Ordering::Acquire)).min();
         earliest.filter(|&at| at != i64::MAX).map(Micros)
     }
 }
@@ -289,6 +304,10 @@ impl Stored for Shared {
 
     fn definitions_stored(&self, upper: Epoch) {
         self.registry.write().unwrap_or_else(PoisonError::into_inner).set_projected(upper);
+    }
+
+    fn crossings_stored(&self, upper: Epoch) {
+        self.crossings().stored(upper);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 
 use dataflows::types::packed::{self, Keyed};
 use dataflows::types::{
-    Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesSpec, SeriesState, Span, Update,
+    Crossing, Definition, Epoch, EventId, Micros, NO_REPLY, SeriesId, SeriesSpec, SeriesState, Span, Update,
 };
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -210,7 +210,7 @@ fn set_slot(slots: &mut Vec<u32>, series: SeriesId, slot: u32) {
 /// Hands the limits graph everything that was defined without an epoch of its own: by a snapshot, or by the store.
 pub(super) fn feed_limits(shared: &Shared, epoch: Epoch, stamp: Micros) {
     let facts = shared.registry.write().unwrap_or_else(PoisonError::into_inner).take_facts();
-    send_facts(shared, epoch, stamp, facts, &Completion::new(None));
+    send_facts(shared, epoch, stamp, facts, false, &Completion::new(None));
 }
 
 /// Waits until the workers have done what they were sent.
@@ -257,6 +257,10 @@ fn restore(
                 if stored.definitions < projected {
                     project(shared, projected, definitions);
                 }
+            }
+            section::CROSSINGS => {
+                let held: Vec<(Epoch, Crossing)> = decode(bytes).ok_or_else(unknown)?;
+                shared.restore_crossings(held);
             }
             section::LAPSED => {
                 let lapsed: Vec<Who> = decode(bytes).ok_or_else(unknown)?;

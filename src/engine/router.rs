@@ -144,7 +144,7 @@ impl Router {
                 queue.send(Message::Commands(Work::Commands { epoch, stamp, commands }, completion.clone()));
             }
         }
-        send_facts(&self.shared, epoch, stamp, facts, &completion);
+        send_facts(&self.shared, epoch, stamp, facts, true, &completion);
     }
 
     /// Subscriptions that have ended by a time entry lapse: a change of limits without a definition. Most have nothing of
@@ -159,7 +159,7 @@ impl Router {
             self.lapse_due_at = registry.lapse_due_at();
             registry.take_facts()
         };
-        send_facts(&self.shared, epoch, at, facts, &Completion::new(None));
+        send_facts(&self.shared, epoch, at, facts, true, &Completion::new(None));
     }
 
     /// Sends a time entry. `stored` is what the store had at the start, for a replay.
@@ -233,6 +233,7 @@ pub(super) fn send_facts(
     epoch: Epoch,
     stamp: Micros,
     mut facts: Vec<(Fact, isize)>,
+    is_news: bool,
     completion: &Arc<Completion>,
 ) {
     if facts.is_empty() {
@@ -240,7 +241,7 @@ pub(super) fn send_facts(
     }
     for queue in &shared.queues {
         let facts = std::mem::take(&mut facts);
-        queue.send(Message::Commands(Work::Facts { epoch, stamp, facts }, completion.clone()));
+        queue.send(Message::Commands(Work::Facts { epoch, stamp, facts, is_news }, completion.clone()));
     }
 }
 

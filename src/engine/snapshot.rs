@@ -10,6 +10,7 @@
 //! | 6 keys | `Vec<(key hash, fingerprint, stamp)>`: one |
 //! | 7 series | `SeriesState`, one behind the other: many |
 //! | 8 used | `Vec<(hash of an API key, when it was last used)>`: one |
+//! | 10 crossings | `Vec<(Epoch, Crossing)>` that the store lacked: one, if there are any |
 //! | 9 lapsed | `Vec<(business, customer)>` whose subscription has ended: one, if there are any |
 //!
 //! Definitions stand still (control's gate) from the barrier until they have been copied; workers export copy-on-write
@@ -39,6 +40,7 @@ pub(super) mod section {
     pub const SERIES: u8 = 7;
     pub const USED: u8 = 8;
     pub const LAPSED: u8 = 9;
+    pub const CROSSINGS: u8 = 10;
 }
 
 /// Series in one step of an export.
@@ -117,6 +119,11 @@ pub fn take_snapshot(
             Chunk::Section(kind, bytes) => writer.section(kind, &bytes)?,
             Chunk::Done => exporting -= 1,
         }
+    }
+    // What workers found behind the position is found again behind it.
+    let crossings = shared.crossings().held(position.epoch);
+    if !crossings.is_empty() {
+        writer.section(section::CROSSINGS, &encode(&crossings))?;
     }
     let keys: Vec<_> = shared
         .ledger

@@ -47,6 +47,8 @@ impl Workers {
             registry,
             queues,
             emissions: Mutex::new(super::emissions::Emissions::new(options.workers)),
+            crossings: Mutex::new(super::crossings::Crossings::new(options.workers)),
+            crossing_due: i64::MAX.into(),
             due: (0..options.workers).map(|_| i64::MAX.into()).collect(),
             sink: OnceLock::new(),
             ledger,
@@ -146,7 +148,9 @@ impl Body {
                 completion.add(std::mem::take(&mut self.output.limited));
             }
             Message::Time(work) => {
+                let epoch = work.epoch();
                 self.apply(worker, work);
+                self.shared.passed(self.index, epoch);
                 self.emit();
                 self.measure();
             }
@@ -176,6 +180,7 @@ impl Body {
         self.output.groups.clear();
         self.driver.submit(work);
         self.driver.step(worker, &mut self.output);
+        self.shared.found(&mut self.output);
         let counters = &self.shared.counters;
         for (counter, new) in [
             (&counters.admitted, &mut self.output.admitted),

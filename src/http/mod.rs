@@ -58,6 +58,7 @@ use reply::Reply;
 use routes::{Endpoint, Found, Route};
 pub use serve::{Options, serve};
 pub use service::Readiness;
+pub use webhooks::Undelivered;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -85,6 +86,8 @@ pub struct Rooms {
     pub outbound: Outbound,
     /// Rows in the store.
     pub history: Arc<dyn History>,
+    /// Messages in the store.
+    pub undelivered: Arc<Undelivered>,
     /// What definitions may ask for.
     pub bounds: Bounds,
     /// `max_event_age` of series that name none, in seconds.
@@ -284,6 +287,8 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::BusinessChange => Box::pin(businesses::change(backend.rooms()?, call)).await,
         Endpoint::BusinessDelete => Box::pin(businesses::delete(backend.rooms()?, call)).await,
         Endpoint::WebhookPut => Box::pin(webhooks::put(backend.rooms()?, call)).await,
+        Endpoint::MessageFailedList => Box::pin(webhooks::failed(backend.rooms()?, call)).await,
+        Endpoint::MessageRetry => Box::pin(webhooks::retry(backend.rooms()?, call)).await,
         Endpoint::KeyCreate => Box::pin(keys::create(backend.rooms()?, call)).await,
         Endpoint::KeyList => keys::list(backend.rooms()?, call),
         Endpoint::KeyRead => keys::read(backend.rooms()?, call),

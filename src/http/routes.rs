@@ -45,6 +45,8 @@ pub enum Endpoint {
     BusinessChange,
     BusinessDelete,
     WebhookPut,
+    MessageFailedList,
+    MessageRetry,
     KeyCreate,
     KeyList,
     KeyRead,
@@ -100,7 +102,7 @@ const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: boo
     Route { method, path, endpoint, access: Access::Admin, query: &[], json }
 }
 
-/// A route of the caller's business.
+/// A route of the caller's business, or of the admin with a query.
 const fn own(
     method: Method,
     path: &'static str,
@@ -132,10 +134,12 @@ const METRIC: &str = "/api/v1/metrics/{metric_name}";
 const CUSTOMERS: &str = "/api/v1/customers";
 const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const BILLING_RESET: &str = "/admin/v1/customers/{business_id}/{customer_id}/reset-billing";
+const FAILED_MESSAGES: &str = "/admin/v1/webhooks/failed";
+const MESSAGE_RETRY: &str = "/admin/v1/webhooks/retry/{event_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 46] = [
+pub static ROUTES: [Route; 48] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -267,6 +271,8 @@ pub static ROUTES: [Route; 46] = [
         query: PAGE,
         json: false,
     },
+    own(Method::GET, FAILED_MESSAGES, Endpoint::MessageFailedList, Access::Admin, PAGE, false),
+    admin(Method::POST, MESSAGE_RETRY, Endpoint::MessageRetry, false),
     own(Method::POST, PLANS, Endpoint::PlanCreate, MANAGES, &[], true),
     own(Method::GET, PLANS, Endpoint::PlanList, TENANT_READS, PAGE, false),
     own(Method::GET, PLAN, Endpoint::PlanRead, TENANT_READS, &[], false),

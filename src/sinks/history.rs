@@ -18,19 +18,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataflows::types::{Definition, Epoch, Span};
+use dataflows::types::{Crossing, Definition, Epoch, Span};
 
 use super::{Note, Noted, SinkHealth, parts};
 use crate::clock::Clock;
 use crate::engine::{Emission, Sink, Stored};
-use crate::store::{ALL_SERIES, Part, PartRows, Progress, Store, StoreError};
+use crate::store::{self, ALL_SERIES, Part, PartRows, Progress, Store, StoreError};
 
 /// How much longer than `Options::stop_timeout` a stop waits for a store that neither answers nor fails.
 const STOP_MARGIN: Duration = Duration::from_secs(1);
 
+/// Makes messages of crossings: whom they go to and what they say, as of now.
+pub trait Recipients: Send + Sync {
+    /// The messages of one crossing; none if nobody wants to hear of it. The same crossing gives the same ids.
+    fn messages(&self, epoch: Epoch, crossing: &Crossing) -> Vec<store::Message>;
+
+    /// Messages are in the outbox.
+    fn posted(&self);
+}
+
+/// Where messages go.
+#[derive(Clone)]
+pub struct Messages(pub Arc<dyn Recipients>);
+
+impl std::fmt::Debug for Messages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Messages")
+    }
+}
+
 /// How a history sink works.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Who hears of crossings; nobody without.
+    pub messages: Option<Messages>,
     /// The journal that the engine reads.
     pub journal_id: String,
     /// Rows in a transaction (more only if one series has more).
@@ -57,6 +78,7 @@ impl Options {
     /// The defaults, for this journal.
     pub fn new(journal_id: String) -> Options {
         Options {
+            messages: None,
             journal_id,
             part_rows_max: 50_000,
             part_definitions_max: 50_000,
@@ -74,6 +96,7 @@ impl Options {
 enum Message {
     Emission(Arc<Emission>),
     Definitions(Epoch, Vec<Definition>),
+    Crossings(Epoch, Vec<(Epoch, Crossing)>),
     Stop,
 }
 
@@ -107,6 +130,7 @@ impl HistorySink {
             definitions: VecDeque::new(),
             definitions_due: None,
             emissions: VecDeque::new(),
+            crossings: VecDeque::new(),
             is_begun: false,
             progress: None,
             floor: Progress::default(),
@@ -153,6 +177,10 @@ impl Sink for HistorySink {
         self.health.definitions_taken(definitions.len());
         let _ = self.inbox.send(Message::Definitions(epoch, definitions));
     }
+
+    fn cross(&self, upper: Epoch, crossings: Vec<(Epoch, Crossing)>) {
+        let _ = self.inbox.send(Message::Crossings(upper, crossings));
+    }
 }
 
 /// What the thread owns.
@@ -169,6 +197,8 @@ struct Worker {
     definitions_due: Option<Duration>,
     /// Not in the store, in the order taken; the first is being written.
     emissions: VecDeque<Arc<Emission>>,
+    /// Not in the store, in the order taken; bounded by what the engine holds.
+    crossings: VecDeque<(Epoch, Vec<(Epoch, Crossing)>)>,
     /// Whether a part of the first emission has been sent.
     is_begun: bool,
     /// The store's progress; none: read it before the next transaction.
@@ -219,7 +249,9 @@ impl Worker {
                     self.rest(pause);
                 }
             }
-            if self.stop_within.is_some() && self.emissions.is_empty() && self.definitions.is_empty() {
+            let is_done =
+                self.emissions.is_empty() && self.definitions.is_empty() && self.crossings.is_empty();
+            if self.stop_within.is_some() && is_done {
                 return;
             }
         }
@@ -231,7 +263,8 @@ impl Worker {
             while let Ok(message) = self.messages.try_recv() {
                 self.accept(message);
             }
-            if self.stop_within.is_some() || self.options.doubt.is_some() || !self.emissions.is_empty() {
+            let is_due = !(self.emissions.is_empty() && self.crossings.is_empty());
+            if self.stop_within.is_some() || self.options.doubt.is_some() || is_due {
                 return;
             }
             let now = self.clock.monotonic();
@@ -275,13 +308,15 @@ impl Worker {
                 self.definitions_due.get_or_insert(due);
                 self.definitions.extend(definitions.into_iter().map(|definition| (epoch, definition)));
             }
+            Message::Crossings(upper, crossings) => self.crossings.push_back((upper, crossings)),
             Message::Stop => self.stop_within = self.stop_within.or(Some(self.options.stop_timeout)),
         }
     }
 
     /// One transaction, if there is anything to write or to say.
     fn write(&mut self) -> Result<(), StoreError> {
-        if self.options.doubt.is_none() && self.emissions.is_empty() && self.definitions.is_empty() {
+        let is_idle = self.emissions.is_empty() && self.definitions.is_empty() && self.crossings.is_empty();
+        if self.options.doubt.is_none() && is_idle {
             return self.say_alive();
         }
         let known = self.progress.take();
@@ -291,7 +326,31 @@ impl Worker {
         self.settle(&progress);
         self.floor = progress.clone();
         self.progress = Some(progress);
+        self.post()?;
         self.wrote();
+        Ok(())
+    }
+
+    /// Brings the messages of the first crossings into the outbox. Repeating it changes nothing.
+    fn post(&mut self) -> Result<(), StoreError> {
+        let Some((upper, crossings)) = self.crossings.front() else { return Ok(()) };
+        let messages: Vec<store::Message> = match &self.options.messages {
+            Some(Messages(recipients)) => {
+                crossings.iter().flat_map(|(epoch, it)| recipients.messages(*epoch, it)).collect()
+            }
+            None => Vec::new(),
+        };
+        // Even without messages it is kept how far this has come: who sets a webhook later hears of nothing earlier.
+        if let Err(error) = self.store.commit_messages(*upper, &messages) {
+            // As behind any error: it is asked again how far the store has come.
+            self.progress = None;
+            return Err(error);
+        }
+        self.stored.crossings_stored(*upper);
+        self.crossings.pop_front();
+        if let Some(Messages(recipients)) = self.options.messages.as_ref().filter(|_| !messages.is_empty()) {
+            recipients.posted();
+        }
         Ok(())
     }
 

@@ -15,7 +15,9 @@ mod health;
 mod history;
 mod note;
 mod parts;
+pub mod webhooks;
 
 pub use health::SinkHealth;
-pub use history::{HistorySink, Options};
+pub use history::{HistorySink, Messages, Options, Recipients};
 pub use note::{Note, Noted};
+pub use webhooks::Webhooks;

@@ -28,6 +28,11 @@ pub(super) const SQLITE: &[Migration] = &[
     Migration { version: 4, name: "secrets", sql: include_str!("../../migrations/sqlite/0004_secrets.sql") },
     Migration { version: 5, name: "audit", sql: include_str!("../../migrations/sqlite/0005_audit.sql") },
     Migration { version: 6, name: "plans", sql: include_str!("../../migrations/sqlite/0006_plans.sql") },
+    Migration {
+        version: 7,
+        name: "messages",
+        sql: include_str!("../../migrations/sqlite/0007_messages.sql"),
+    },
 ];
 
 /// The migrations of PostgreSQL.
@@ -50,6 +55,11 @@ pub(super) const POSTGRES: &[Migration] = &[
     },
     Migration { version: 5, name: "audit", sql: include_str!("../../migrations/postgres/0005_audit.sql") },
     Migration { version: 6, name: "plans", sql: include_str!("../../migrations/postgres/0006_plans.sql") },
+    Migration {
+        version: 7,
+        name: "messages",
+        sql: include_str!("../../migrations/postgres/0007_messages.sql"),
+    },
 ];
 
 impl Migration {

@@ -1,8 +1,8 @@
-//! The store: history that users read with SQL, and the projection of the definitions. All SQL is in this room and in
-//! `migrations/`.
+//! The store: history that users read with SQL, the projection of the definitions, and the outbox of messages. All SQL is in
+//! this room and in `migrations/`.
 //!
 //! In: parts of emissions and definitions, from the sink thread, one transaction each. Out: progress, for the start of the
-//! engine; pages of history, for HTTP. Tables are projections of the journal: losing them loses nothing that the
+//! engine; pages of history, for HTTP; messages, for their delivery. Tables are projections of the journal: losing them loses nothing that the
 //! journal still has.
 //!
 //! Invariants:
@@ -20,11 +20,13 @@
 
 mod merge;
 mod migrations;
+mod outbox;
 mod postgres;
 mod records;
 mod sqlite;
 mod text;
 
+pub use outbox::{DeadMessage, Message, Outbox};
 pub use postgres::{Claim, PostgresHistory, PostgresStore, Target};
 pub use sqlite::{SqliteHistory, SqliteStore};
 
@@ -162,6 +164,10 @@ pub trait Store: Send {
 
     /// One transaction: definitions, rows, states, progress. What progress covers already is skipped.
     fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError>;
+
+    /// One transaction: those of the messages that are not in yet, and that all of epochs below `upper` are. What an earlier
+    /// call said so of is left out, and an id that is there stays as it is, sent or not. If the commit is ambiguous, repeat it.
+    fn commit_messages(&mut self, upper: Epoch, messages: &[Message]) -> Result<(), StoreError>;
 
     /// Says that this writer is there, where others could take it for gone. Called every few seconds without a commit.
     fn heartbeat(&mut self) -> Result<(), StoreError> {

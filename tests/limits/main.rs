@@ -309,7 +309,7 @@ fn held(entries: Vec<Entry>, workers: usize) -> Vec<(Limits, u64)> {
             }
             if !facts.is_empty() {
                 let facts = if index == 0 { facts.clone() } else { Vec::new() };
-                driver.submit(Work::Facts { epoch, stamp, facts });
+                driver.submit(Work::Facts { epoch, stamp, facts, is_news: true });
             }
             let mut output = Output::default();
             driver.step(worker, &mut output);

@@ -8,7 +8,7 @@ use dataflows::reference::Reference;
 use dataflows::types::{Epoch, Micros, NO_REPLY, SeriesId, Span};
 use proptest::prelude::*;
 
-use crate::life::{Lived, Seen, Snapshot, Told, run};
+use crate::life::{Lived, Seen, Snapshot, Told, apart, run};
 use crate::plan::Plan;
 use crate::script::{Entry, Life, Step, THROUGH_ALL, script};
 use crate::store::Store;
@@ -72,6 +72,13 @@ impl Court {
     }
 
     fn apply(&mut self, epoch: Epoch, entry: &Entry) {
+        self.apply_entry(epoch, entry);
+        let crossings = self.reference.take_crossings().into_iter();
+        let keyed = crossings.map(|it| ((epoch, apart(&it)), it));
+        self.expected.crossings.extend(keyed);
+    }
+
+    fn apply_entry(&mut self, epoch: Epoch, entry: &Entry) {
         match entry {
             Entry::Updates { stamp, arrivals } => {
                 for arrival in arrivals {
@@ -100,6 +107,7 @@ impl Court {
     fn compare(&mut self, seen: &Seen, moments: &[Micros]) -> Result<(), TestCaseError> {
         let expected = std::mem::take(&mut self.expected);
         same("decisions", &seen.decisions, &expected.decisions)?;
+        same("crossings", &seen.crossings, &expected.crossings)?;
         same("rows", &seen.emissions, &expected.emissions)?;
         let reference = &self.reference;
         let read = |&at: &Micros| {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{
-    Batch, Command, Decision, EffectiveLimit, Epoch, EventId, LiveState, Micros, NO_REPLY, Outcome, Row,
-    SeriesId, SeriesState, Span, Standing, Update, Work,
+    Batch, Command, Crossing, Decision, Edge, EffectiveLimit, Epoch, EventId, LiveState, Micros, NO_REPLY,
+    Outcome, Row, SeriesId, SeriesState, Span, Standing, Update, Work,
 };
 use timely::worker::Worker;
 
@@ -25,6 +25,16 @@ pub struct Seen {
     pub standings: BTreeMap<(SeriesId, Micros), Standing>,
     /// When a time entry is wanted.
     pub due_at: Option<Micros>,
+    /// Edges, by epoch, series and what tells those of one series apart.
+    pub crossings: BTreeMap<(Epoch, Apart), Crossing>,
+}
+
+/// Series, live period, updates of it, and edge of a crossing.
+pub type Apart = (SeriesId, Option<Micros>, u64, Edge);
+
+/// What tells the crossings of an epoch apart.
+pub fn apart(crossing: &Crossing) -> Apart {
+    (crossing.series, crossing.period_start, crossing.count, crossing.edge)
 }
 
 /// What an emission says: rows, states, cleaned series.
@@ -76,6 +86,7 @@ fn join(mut one: Lived, other: Lived) -> Lived {
     for (into, from) in one.seen.iter_mut().zip(other.seen) {
         into.decisions.extend(from.decisions);
         into.standings.extend(from.standings);
+        into.crossings.extend(from.crossings);
         into.due_at = into.due_at.into_iter().chain(from.due_at).min();
         for (key, (rows, states, cleaned)) in from.emissions {
             let (all_rows, all_states, all_cleaned) = into.emissions.entry(key).or_default();
@@ -246,7 +257,7 @@ impl Hand {
             Change::Reshape(_, shape) => {
                 let effective =
                     |limit| EffectiveLimit { limit, source: shape.limit_source, notify: shape.notify };
-                let limit = Command::Limit { slot, limit: shape.limit.map(effective) };
+                let limit = Command::Limit { slot, limit: shape.limit.map(effective), is_news: true };
                 vec![Command::Reshape { slot, shape }, limit]
             }
             Change::Cut(_) => vec![Command::Cut { slot }],
@@ -265,6 +276,14 @@ impl Hand {
             seen.decisions.extend(group.map(|decision| ((epoch, decision.item), decision)));
         }
         assert_eq!(decisions.len(), 0, "every decision belongs to an epoch");
+        let mut crossings = output.crossings.into_iter();
+        for (epoch, count) in output.crossed {
+            for crossing in crossings.by_ref().take(count) {
+                let before = seen.crossings.insert((epoch, apart(&crossing)), crossing);
+                assert_eq!(before, None, "crossings can be told apart");
+            }
+        }
+        assert_eq!(crossings.len(), 0, "every crossing belongs to an epoch");
         self.check_foreseen(&seen.decisions);
         assert!(seen.decisions.keys().all(|(_, item)| *item != NO_REPLY));
         for batch in output.batches.into_iter().map(PackedBatch::unpack) {

@@ -279,6 +279,11 @@ fn limit_source() -> impl Strategy<Value = LimitSource> {
     proptest::sample::select(vec![LimitSource::Series, LimitSource::Series, LimitSource::Plan])
 }
 
+fn notify() -> impl Strategy<Value = Notify> {
+    proptest::collection::vec(proptest::sample::select(vec![50, 80, 100, 150]), 0..3)
+        .prop_map(|percentages| Notify::new(&percentages))
+}
+
 fn batch() -> impl Strategy<Value = Span> {
     proptest::sample::select(vec![Span::S1, Span::S5, Span::S15, Span::S30, Span::M1])
 }
@@ -305,7 +310,7 @@ pub fn shape() -> impl Strategy<Value = Shape> {
         prop_oneof![3 => Just(0usize), 3 => 1usize..4, 1 => 4usize..13],
     );
     let initial_value = prop_oneof![2 => Just(Amount::ZERO), 1 => amount()];
-    let ages = (max_event_age_secs(), cleanup_after_days());
+    let ages = (max_event_age_secs(), cleanup_after_days(), notify());
     (how, initial_value, batch(), prop::bool::weighted(0.85), (limit(), limit_source()), ages).prop_map(
         |(
             (operation, metric_type, flush, longer),
@@ -313,7 +318,7 @@ pub fn shape() -> impl Strategy<Value = Shape> {
             batch,
             stored,
             (limit, limit_source),
-            (max_event_age_secs, cleanup_after_days),
+            (max_event_age_secs, cleanup_after_days, notify),
         )| {
             let is_reset = metric_type == MetricType::Reset;
             let reset = if is_reset { Span::ALL[(flush as usize + longer).min(12)] } else { flush };
@@ -327,7 +332,7 @@ pub fn shape() -> impl Strategy<Value = Shape> {
                 stored,
                 limit,
                 limit_source: if limit.is_some() { limit_source } else { LimitSource::Series },
-                notify: Notify::NONE,
+                notify,
                 max_event_age_secs,
                 cleanup_after_days,
             }

@@ -25,7 +25,7 @@ impl Admin {
         let launch = Launch::dev(data_dir)
             .workers(2)
             .environment("TRACKTAGS_SECRET_KEY", SECRET_KEY)
-            .environment("TRACKTAGS_PROXY_ALLOW", "127.0.0.1");
+            .environment("TRACKTAGS_PROXY_ALLOW", "127.0.0.0/8");
         let server = launch.start();
         let client = Client::new(&server.base());
         let key = fs::read_to_string(data_dir.join("admin-key")).expect("the admin key is kept");

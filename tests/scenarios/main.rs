@@ -28,3 +28,4 @@ mod seed;
 mod starts;
 mod stops;
 mod tenancy;
+mod webhooks;

@@ -18,6 +18,7 @@ use super::businesses::Admin;
 use super::openapi;
 use super::support::api::{Client, Outcome, text};
 use super::support::until;
+use super::webhooks::Receiver;
 
 /// What customers may see.
 const FOR_CUSTOMERS: [Endpoint; 7] = [
@@ -39,6 +40,7 @@ struct Names<'a> {
     key_name: &'a str,
     plan_id: &'a str,
     limit_id: &'a str,
+    event_id: &'a str,
     target: &'a str,
 }
 
@@ -52,6 +54,7 @@ impl Names<'_> {
             "{key_type}" => "business",
             "{plan_id}" => self.plan_id,
             "{limit_id}" => self.limit_id,
+            "{event_id}" => self.event_id,
             literal => {
                 assert!(!literal.starts_with('{'), "say what {literal} is");
                 literal
@@ -76,7 +79,7 @@ impl Names<'_> {
             Endpoint::CustomerPut => r#"{"name": "Changed"}"#.to_owned(),
             Endpoint::BusinessCreate => r#"{"business_name": "N", "email": "n@example.com"}"#.to_owned(),
             Endpoint::BusinessChange => r#"{"email": "changed@example.com"}"#.to_owned(),
-            Endpoint::WebhookPut => r#"{"url": "https://example.com/hook"}"#.to_owned(),
+            Endpoint::WebhookPut => r#"{"url": "https://hook.invalid/"}"#.to_owned(),
             Endpoint::KeyCreate => r#"{"key_type": "business", "key_name": "new"}"#.to_owned(),
             Endpoint::CustomerKeyCreate => r#"{"key_type": "customer_api", "key_name": "new-c"}"#.to_owned(),
             Endpoint::PlanCreate => r#"{"plan_name": "New", "stripe_price_id": "price_new"}"#.to_owned(),
@@ -123,6 +126,8 @@ impl Names<'_> {
             | Endpoint::CustomerRead
             | Endpoint::CustomerDelete
             | Endpoint::BillingReset
+            | Endpoint::MessageFailedList
+            | Endpoint::MessageRetry
             | Endpoint::AuditList
             | Endpoint::AuditListOwn => String::new(),
         }
@@ -176,6 +181,21 @@ fn view(client: &Client, names: &Names<'_>) -> Vec<String> {
     reads.map(|route| masked(names.call(client, route))).collect()
 }
 
+/// The id of a message of that business that was given up.
+fn failed_message(admin: &Admin, own: &Client, business_id: &str) -> String {
+    let receiver = Receiver::start(&[410; 9]);
+    let url = format!(r#"{{"url": "{}"}}"#, receiver.url("/"));
+    own.put(&format!("/api/v1/businesses/{business_id}/webhook"), &url).body();
+    own.post("/api/v1/metrics", r#"{"metric_name": "told", "limit_value": 1}"#).body();
+    own.put("/api/v1/metrics/told", r#"{"value": 1}"#).body();
+    let given_up = || {
+        let page = admin.call("GET", "/admin/v1/webhooks/failed", "").body();
+        let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+        page["failed"][0]["event_id"].as_str().map(str::to_owned).ok_or(page)
+    };
+    until(Duration::from_secs(20), given_up).expect("a message that is answered 410 is given up")
+}
+
 #[test]
 fn every_route_with_every_kind_of_key() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -186,6 +206,7 @@ fn every_route_with_every_kind_of_key() {
     let plan_id = id(own.post("/api/v1/plans", r#"{"plan_name": "P", "stripe_price_id": "price_1"}"#).body());
     let limit = format!(r#"{{"metric_name": "calls", "limit_value": 5, "plan_id": "{plan_id}"}}"#);
     let limit_id = id(own.post("/api/v1/plan_limits", &limit).body());
+    let event_id = failed_message(&admin, &own, &business_id);
     let names = Names {
         business_id: &business_id,
         customer_id: "cust",
@@ -193,6 +214,7 @@ fn every_route_with_every_kind_of_key() {
         key_name: "main",
         plan_id: &plan_id,
         limit_id: &limit_id,
+        event_id: &event_id,
         // The service's own: it is there.
         target: &format!("{}/health", admin.base()),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dataflows::types::{Definition, Epoch, Row, RowKind, SeriesId, Span};
 use proptest::prelude::*;
 use tracktags::engine::{Emission, Sink};
-use tracktags::store::{ALL_SERIES, Part, Progress, Store, StoreError};
+use tracktags::store::{ALL_SERIES, Message, Part, Progress, Store, StoreError};
 
 use super::support::*;
 
@@ -53,6 +53,10 @@ impl Store for Down {
     fn commit(&mut self, _: &Part<'_>) -> Result<(), StoreError> {
         panic!("a commit without knowing progress");
     }
+
+    fn commit_messages(&mut self, _: Epoch, _: &[Message]) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("no route".into()))
+    }
 }
 
 #[test]
@@ -90,6 +94,10 @@ impl Store for Forgetful {
             return Err(StoreError::Unavailable("the connection is gone".into()));
         }
         self.inner().commit(part)
+    }
+
+    fn commit_messages(&mut self, upper: Epoch, messages: &[Message]) -> Result<(), StoreError> {
+        self.inner().commit_messages(upper, messages)
     }
 }
 

@@ -7,6 +7,7 @@
 mod cleanup;
 mod commits;
 mod faults;
+mod outbox;
 mod plans;
 mod postgres;
 mod reading;

@@ -14,8 +14,8 @@ use tracktags::clock::MockClock;
 use tracktags::engine::{Emission, Stored, StoredClasses};
 use tracktags::sinks::{HistorySink, Options, SinkHealth};
 use tracktags::store::{
-    ALL_SERIES, Claim, Content, History, HistoryQuery, Part, PartRows, PostgresHistory, PostgresStore,
-    Progress, SqliteHistory, SqliteStore, Store, StoreError, Target,
+    ALL_SERIES, Claim, Content, History, HistoryQuery, Message, Outbox, Part, PartRows, PostgresHistory,
+    PostgresStore, Progress, SqliteHistory, SqliteStore, Store, StoreError, Target,
 };
 
 use super::support_postgres::Cluster;
@@ -167,6 +167,14 @@ impl Database {
         self.execute(&format!("DROP TRIGGER stop{on}"));
     }
 
+    /// Makes the database another's, whoever wrote it.
+    pub fn give_away(&self) {
+        self.execute(match &self.0 {
+            Backend::Sqlite(_) => "UPDATE writer SET journal_id = 'journal-2'",
+            Backend::Postgres { .. } => "UPDATE writer SET fence = fence + 1",
+        });
+    }
+
     /// What a failover to an empty copy does.
     pub fn lose_everything(&self) {
         match &self.0 {
@@ -243,6 +251,15 @@ impl AnyStore {
         }
     }
 
+    /// The outbox beside it.
+    pub fn outbox(&self) -> Box<dyn Outbox> {
+        let outbox = match self {
+            AnyStore::Sqlite(store) => store.outbox(),
+            AnyStore::Postgres(store) => store.outbox(),
+        };
+        outbox.expect("the outbox opens")
+    }
+
     /// What a start on an empty journal reads; none where none starts from the store.
     pub fn content(&mut self) -> Option<Content> {
         match self {
@@ -259,6 +276,10 @@ impl Store for AnyStore {
 
     fn commit(&mut self, part: &Part<'_>) -> Result<(), StoreError> {
         self.inner().commit(part)
+    }
+
+    fn commit_messages(&mut self, upper: Epoch, messages: &[Message]) -> Result<(), StoreError> {
+        self.inner().commit_messages(upper, messages)
     }
 }
 
@@ -417,6 +438,10 @@ impl Store for Faulty {
             Fault::Works => self.store.commit(part),
         }
     }
+
+    fn commit_messages(&mut self, upper: Epoch, messages: &[Message]) -> Result<(), StoreError> {
+        self.store.commit_messages(upper, messages)
+    }
 }
 
 /// Remembers what it was told.
@@ -424,6 +449,7 @@ impl Store for Faulty {
 pub struct Told {
     pub stored: Mutex<Vec<(Span, Epoch)>>,
     pub definitions: Mutex<Vec<Epoch>>,
+    pub crossings: Mutex<Vec<Epoch>>,
     pub read: Mutex<Vec<StoredClasses>>,
 }
 
@@ -434,6 +460,10 @@ impl Stored for Told {
 
     fn progress_read(&self, classes: &StoredClasses, _: &BTreeMap<Span, Epoch>) {
         self.read.lock().expect("not poisoned").push(classes.clone());
+    }
+
+    fn crossings_stored(&self, upper: Epoch) {
+        self.crossings.lock().expect("not poisoned").push(upper);
     }
 
     fn definitions_stored(&self, upper: Epoch) {

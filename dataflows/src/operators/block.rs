@@ -110,7 +110,7 @@ impl Meter {
         })
     }
 
-    fn live_period(&self, slot: u32, at: Micros) -> (Period, Tally) {
+    pub(super) fn live_period(&self, slot: u32, at: Micros) -> (Period, Tally) {
         match self.ledgers.get(&slot) {
             Some(ledger) => ledger.live_period(at),
             None => self.plain.live_period(slot, at),

@@ -24,7 +24,7 @@
 //! | a bit in the dirty set of the class | 0.125 | 0.125 |
 //! | **sum** | **136.1** | **196.1** |
 //!
-//! Ids are counted apart (`ids`); `cleanup_after` takes 16 more (`cleanup`); equal shapes are kept once; chunks of 1,024 are the only slack. Window starts are whole
+//! Ids are counted apart (`ids`); `cleanup_after` takes 16 more (`cleanup`), a limit 8 (`crossings`); equal shapes are kept once; chunks of 1,024 are the only slack. Window starts are whole
 //! seconds in a `u32`: what does not fit is kept in a `ledger`.
 
 use crate::types::{Amount, Micros, Tally};
@@ -271,8 +271,10 @@ pub(crate) struct Past {
 /// | 11 | rows go to the store |
 /// | 12-13 | 0: closed, 1: in this layout, 2: in a ledger |
 /// | 14 | updates past the limit are refused |
+/// | 15 | it has a limit that lets them: edges are looked for |
 /// | 16-23 | number of older windows that are dirty; 255: that many or more |
 /// | 24-27 | flush interval of the shape: a first update need not look it up |
+/// | 28 | its value counts updates |
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(pub u32);
 
@@ -293,6 +295,10 @@ impl Flags {
     pub const STORED: u32 = 1 << 11;
     /// Updates past the limit are refused: each is judged, on the slow path.
     pub const BLOCKS: u32 = 1 << 14;
+    /// It has a limit that does not refuse: what an update may do to it is looked up in `rooms`.
+    pub const LIMITED: u32 = 1 << 15;
+    /// Its value counts updates, whatever their amounts.
+    pub const COUNTS: u32 = 1 << 28;
     const UNTOUCHED: u32 = 15;
 
     /// What the series of one log have in common.

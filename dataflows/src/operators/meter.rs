@@ -6,7 +6,7 @@
 //! | `Work::Commands` | nothing; series open, change, are cut, close |
 //! | `Work::Time` | series that are quiet for too long are cleaned; then a `PackedBatch` for each class that is due |
 //!
-//! Whether an update counts: not twice (`ids`), and not past a `block` limit (`block`).
+//! Whether an update counts: not twice (`ids`), and not past a `block` limit (`block`). What it does to any limit: `crossings`.
 //!
 //! State: `cells` says what a series costs, `ids` what an id does. An update of the newest window touches one cache line,
 //! asked for some updates ahead; one that opens a window touches two or three more.
@@ -22,6 +22,7 @@ use super::batch::PackedBatch;
 use super::cells::{Flags, moment};
 use super::cleanup::{self, Cleanup};
 use super::convert::When;
+use super::crossings::take_room;
 use super::dirty::DirtySet;
 use super::ids::Ids;
 use super::ledger::Ledger;
@@ -30,7 +31,7 @@ use super::snapshot::Snapshot;
 use super::tick::{LENGTHS_MICROS, SPANS, Tick};
 use crate::prefetch::prefetch;
 use crate::types::{
-    Amount, ClassSet, Command, Decision, EffectiveLimit, Epoch, EventId, Limited, Micros, NO_REPLY, Outcome,
+    Amount, ClassSet, Command, Crossing, Decision, Epoch, EventId, Limited, Micros, NO_REPLY, Outcome,
     SeriesId, SeriesState, Shape, Span, Standing, Update, Work,
 };
 
@@ -68,6 +69,19 @@ pub struct Output {
     pub too_late: u64,
     /// What changed limits did.
     pub limited: Limited,
+    /// Edges, in the order in which they were found.
+    pub crossings: Vec<Crossing>,
+    /// Which epoch they belong to, as `groups`.
+    pub crossed: Vec<(Epoch, usize)>,
+}
+
+impl Output {
+    /// The crossings from an index on belong to an epoch.
+    fn crossed_in(&mut self, epoch: Epoch, from: usize) {
+        if self.crossings.len() > from {
+            self.crossed.push((epoch, self.crossings.len() - from));
+        }
+    }
 }
 
 /// The series of one worker.
@@ -119,15 +133,16 @@ impl Meter {
         match work {
             Work::Updates { epoch, stamp, updates, ids } => {
                 self.advance(stamp);
-                let decided = out.decisions.len();
+                let (decided, crossed) = (out.decisions.len(), out.crossings.len());
                 self.apply_updates(&updates, &ids, out);
+                out.crossed_in(epoch, crossed);
                 if out.decisions.len() > decided {
                     out.groups.push((epoch, out.decisions.len() - decided));
                 }
             }
-            Work::Commands { stamp, commands, .. } => {
+            Work::Commands { epoch, stamp, commands } => {
                 self.advance(stamp);
-                commands.into_iter().for_each(|command| self.apply_command(command, out));
+                commands.into_iter().for_each(|command| self.apply_command(epoch, command, out));
             }
             // The driver makes commands of it.
             Work::Facts { .. } => {}
@@ -166,14 +181,20 @@ impl Meter {
                 let length_micros = LENGTHS_MICROS[cell.flags.flush()];
                 let end = moment(cell.window).0 + length_micros;
                 if (end.wrapping_sub(event_at.0) as u64).wrapping_sub(1) < length_micros as u64 {
-                    // One test for what is rare, as it was for `cleanup_after` alone: a series without a `block`
-                    // limit pays nothing for those that have one.
-                    if cell.flags.has(Flags::WATCHED | Flags::BLOCKS) {
-                        if cell.flags.has(Flags::BLOCKS) {
+                    // One test for what is rare, as it was for `cleanup_after` alone: a series without a limit pays
+                    // nothing for those that have one.
+                    if cell.flags.has(Flags::WATCHED | Flags::BLOCKS | Flags::LIMITED) {
+                        let flags = cell.flags;
+                        if flags.has(Flags::BLOCKS)
+                            || flags.has(Flags::LIMITED)
+                                && !take_room(self.plain.rooms.get_mut(update.slot), flags, update.amount)
+                        {
                             self.apply_update(update, None, out);
                             continue;
                         }
-                        self.cleanup.note(update.slot, arrival_secs);
+                        if flags.has(Flags::WATCHED) {
+                            self.cleanup.note(update.slot, arrival_secs);
+                        }
                     }
                     cell.sums.add(update.amount);
                     admitted += 1;
@@ -210,6 +231,9 @@ impl Meter {
             if cell.flags.has(Flags::WATCHED) {
                 self.cleanup.prefetch(update.slot);
             }
+            if cell.flags.has(Flags::LIMITED) {
+                prefetch(self.plain.rooms.get(update.slot));
+            }
         }
     }
 
@@ -233,16 +257,25 @@ impl Meter {
         let event_at = if is_arrival_only { arrival } else { update.event_at };
         let outcome = self.judge(update, flags, event_at, id, out);
         if outcome == Outcome::Admitted {
+            let before = self.watched_tally(slot, event_at);
             if let Some(quiet_max_secs) = self.quiet_max_secs(slot) {
                 self.note_arrival(slot, quiet_max_secs);
             }
             self.add(slot, flags, event_at, update.amount);
+            if let Some(before) = before {
+                self.note_update(slot, event_at, &before, out);
+            }
+            self.make_room(slot);
             out.admitted += 1;
             out.late += u64::from(is_late(event_at, flush, arrival));
         }
         if update.item != NO_REPLY {
             out.decisions.push(self.decide(update, event_at, outcome, arrival));
         }
+    }
+
+    pub(super) fn series_in(&self, slot: u32) -> SeriesId {
+        self.ledgers.get(&slot).map_or_else(|| self.plain.series(slot), Ledger::series)
     }
 
     pub(super) fn shape(&self, slot: u32) -> &Shape {
@@ -305,7 +338,7 @@ impl Meter {
         Decision { item, outcome, late, breached, current, arrival, refusal, held }
     }
 
-    fn apply_command(&mut self, command: Command, out: &mut Output) {
+    fn apply_command(&mut self, epoch: Epoch, command: Command, out: &mut Output) {
         match command {
             Command::Open { slot, series, shape } => self.plain.open(slot, series, &shape),
             Command::Reshape { slot, shape } => {
@@ -314,7 +347,11 @@ impl Meter {
                     self.reshape(slot, Shape { limit, limit_source, notify, ..shape });
                 }
             }
-            Command::Limit { slot, limit } => self.limit(slot, limit, out),
+            Command::Limit { slot, limit, is_news } => {
+                let found = out.crossings.len();
+                self.limit(slot, limit, is_news, out);
+                out.crossed_in(epoch, found);
+            }
             Command::Cut { slot } => {
                 self.give_ledger(slot);
                 let class = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.cut(&self.tick));
@@ -333,7 +370,7 @@ impl Meter {
         }
     }
 
-    fn reshape(&mut self, slot: u32, shape: Shape) {
+    pub(super) fn reshape(&mut self, slot: u32, shape: Shape) {
         let quiet_max_secs = self.quiet_max_secs(slot);
         if self.plain.flags(slot).is_plain() && self.plain.reshape(slot, &shape).is_err() {
             self.give_ledger(slot);
@@ -342,18 +379,6 @@ impl Meter {
             ledger.reshape(shape, &self.tick);
         }
         self.rewatch(slot, quiet_max_secs);
-    }
-
-    fn limit(&mut self, slot: u32, limit: Option<EffectiveLimit>, out: &mut Output) {
-        let Some(before) = self.standing(slot, self.tick.arrival) else { return };
-        let shape = self.shape(slot).limited(limit);
-        if shape == *self.shape(slot) {
-            return;
-        }
-        let after = shape.is_breached(&before.tally);
-        self.reshape(slot, shape);
-        out.limited.series += 1;
-        out.limited.breached += u64::from(after && !before.breached);
     }
 
     /// Emits what changed in a class. With `stored` the series up to that one are in the store already: they are only

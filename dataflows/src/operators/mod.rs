@@ -6,7 +6,7 @@
 //!                 └─▶ ledger: all others       cuts (what rearranges one)                              ┘
 //! ```
 //!
-//! `limits` says which limit a series has, from relations of its own; `block` which updates a limit refuses, `calendar` which row and which live period a moment belongs to, `tick` when that is, `dirty` which series have
+//! `limits` says which limit a series has, from relations of its own; `crossings` what values do to them, `block` which updates a limit refuses, `calendar` which row and which live period a moment belongs to, `tick` when that is, `dirty` which series have
 //! something to emit, `cleanup` which series nobody sends to any more, `snapshot` shows all of it as of one epoch.
 
 pub(crate) mod batch;
@@ -16,6 +16,7 @@ pub(crate) mod cells;
 pub(crate) mod chunks;
 pub(crate) mod cleanup;
 pub(crate) mod convert;
+pub(crate) mod crossings;
 pub(crate) mod cuts;
 pub(crate) mod dirty;
 pub(crate) mod ids;

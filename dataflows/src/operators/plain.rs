@@ -16,7 +16,7 @@ use super::older::{Logs, Older, has_left};
 use super::shapes::Shapes;
 use super::tick::{LENGTHS_MICROS, Tick};
 use crate::prefetch::prefetch;
-use crate::types::{Amount, MetricType, Micros, SeriesId, Shape, Standing, Tally};
+use crate::types::{Amount, MetricType, Micros, Operation, SeriesId, Shape, Standing, Tally};
 
 /// How many series ahead an emission asks for.
 const AHEAD: usize = 16;
@@ -50,6 +50,8 @@ pub(crate) struct Plain {
     pub(super) bases: Slab<Base>,
     pub(super) pasts: Slab<Past>,
     pub(super) shapes: Shapes,
+    /// By slot: see `crossings`.
+    pub(super) rooms: Chunks<i64>,
     /// Number of series.
     open: usize,
     /// Number of series that have had an update.
@@ -67,6 +69,8 @@ impl Plain {
     pub fn open(&mut self, slot: u32, series: SeriesId, shape: &Shape) {
         self.cells.reach(slot);
         self.cold.reach(slot);
+        self.rooms.reach(slot);
+        *self.rooms.get_mut(slot) = 0;
         *self.cold.get_mut(slot) = Cold { series, shape: self.shapes.acquire(shape) };
         *self.cells.get_mut(slot) = Cell { flags: flags(shape), ..Cell::default() };
         self.open += 1;
@@ -134,6 +138,7 @@ impl Plain {
         let before = std::mem::replace(&mut self.cold.get_mut(slot).shape, number);
         self.shapes.release(before);
         self.cells.get_mut(slot).flags = flags;
+        *self.rooms.get_mut(slot) = 0;
         if !shape.stored {
             self.mark_stored(slot);
         }
@@ -496,7 +501,8 @@ impl Plain {
 
     /// Memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
-        let (cells, cold) = (self.cells.resident_bytes(), self.cold.resident_bytes());
+        let cells = self.cells.resident_bytes() + self.rooms.resident_bytes();
+        let cold = self.cold.resident_bytes();
         let records = self.records.resident_bytes() + self.logs.resident_bytes();
         let periods = self.bases.resident_bytes() + self.pasts.resident_bytes();
         cells + cold + records + periods + self.shapes.resident_bytes()
@@ -524,7 +530,9 @@ pub(super) fn flags(shape: &Shape) -> Flags {
             | flag(shape.window_is_period(), Flags::PERIODIC)
             | flag(shape.stored, Flags::STORED)
             | flag(quiet_max_secs(shape).is_some(), Flags::WATCHED)
-            | flag(shape.blocks(), Flags::BLOCKS),
+            | flag(shape.blocks(), Flags::BLOCKS)
+            | flag(shape.limit.is_some() && !shape.blocks(), Flags::LIMITED)
+            | flag(shape.operation == Operation::Count, Flags::COUNTS),
     )
 }
 

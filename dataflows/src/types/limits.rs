@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limit, SeriesId};
+use super::{Amount, Limit, Micros, SeriesId};
 
 /// Why a limit applies to a series, the most specific first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,6 +71,38 @@ impl std::ops::AddAssign for Limited {
         self.series += other.series;
         self.breached += other.breached;
     }
+}
+
+/// What a value has done to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Edge {
+    /// It has come to a percentage of the limit that a message was asked for.
+    Reached(u16),
+    /// It was within the limit, and is breached.
+    Breached,
+    /// It was breached, and is within the limit.
+    Recovered,
+}
+
+/// An edge, found where the value changed: by an update, or by another limit. A new live period begins anew and is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Crossing {
+    /// The series.
+    pub series: SeriesId,
+    /// First moment of the live period; none for one that has no beginning but the creation of the series.
+    pub period_start: Option<Micros>,
+    /// First moment behind it, if that is known.
+    pub period_end: Option<Micros>,
+    /// How many updates the period has had: with epoch, period and edge it tells the crossings of a series apart.
+    pub count: u64,
+    /// What has happened.
+    pub edge: Edge,
+    /// The value behind the edge.
+    pub value: Amount,
+    /// The limit behind it; none once the limit has gone.
+    pub limit: Option<Limit>,
+    /// The stamp of the entry.
+    pub at: Micros,
 }
 
 /// A series and where its worker keeps it.

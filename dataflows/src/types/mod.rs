@@ -24,7 +24,7 @@ pub use definition::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Scopes, SeriesRecord, SeriesSpec,
     StripeIntegration,
 };
-pub use limits::{EffectiveLimit, Fact, LimitSource, Limited, Notify, Place};
+pub use limits::{Crossing, Edge, EffectiveLimit, Fact, LimitSource, Limited, Notify, Place};
 pub use plan::{LimitPeriod, Plan, PlanLimit};
 pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};

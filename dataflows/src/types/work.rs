@@ -100,6 +100,8 @@ pub enum Command {
         slot: u32,
         /// The limit.
         limit: Option<EffectiveLimit>,
+        /// Whether anybody is to hear of it. Not so at a start, which brings back what was.
+        is_news: bool,
     },
     /// A new live period begins at the epoch's stamp (admin reset, or a start with `restore_on_startup: false`).
     Cut {
@@ -146,6 +148,8 @@ pub enum Work {
         stamp: Micros,
         /// (row, 1 or -1).
         facts: Vec<(Fact, isize)>,
+        /// Whether anybody is to hear of it. Not so at a start, which brings back what was.
+        is_news: bool,
     },
     /// The time entry T: what is due by `at` is applied; `at` is a whole second.
     Time {

@@ -62,6 +62,9 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
         ("BusinessUpdated", business().also(status("updated"))),
         ("BusinessDeleted", Shape::answer(status("deleted")).also([business_id()])),
         ("WebhookSet", webhook()),
+        ("FailedMessage", failed_message()),
+        ("FailedMessagePage", page("failed", "FailedMessage").also([next_cursor()])),
+        ("MessageRetried", Shape::answer(status("retrying")).also([("event_id", Shape::id())])),
         ("ListedKey", Shape::either([Shape::named("Key"), Shape::named("StripeKey")])),
         ("Key", listed_key()),
         ("StripeKey", stripe_key()),
@@ -284,6 +287,19 @@ fn webhook() -> Shape {
             "previous_secret_ends_at",
             Shape::moment().or_null().about("Until then the one before signs along; `null` without one."),
         ),
+    ])
+}
+
+fn failed_message() -> Shape {
+    Shape::answer([
+        ("event_id", Shape::id().about("The `webhook-id` that it is sent under.")),
+        business_id(),
+        ("url", Shape::url()),
+        ("type?", Shape::text().about("As in the payload.")),
+        ("attempts", Shape::count().about("How many have failed.")),
+        ("created_at", Shape::moment()),
+        ("last_error", Shape::text().about("Why the last attempt failed.")),
+        ("payload", Shape::of("object").about("What is sent.")),
     ])
 }
 

@@ -201,6 +201,20 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .takes("NewWebhook")
         .answers(200, "It is set.", "WebhookSet")
         .refuses(&[Unprocessable]),
+        Endpoint::MessageFailedList => new(
+            BUSINESSES,
+            "listFailedMessages",
+            "List messages that were given up",
+            "By their ids. A message is given up when its receiver says 410, or has not taken it for 24 hours.",
+        )
+        .answers(200, "A page.", "FailedMessagePage"),
+        Endpoint::MessageRetry => new(
+            BUSINESSES,
+            "retryMessage",
+            "Try a message again",
+            "One that was given up; it keeps its id.",
+        )
+        .answers(200, "It will be tried at once.", "MessageRetried"),
         Endpoint::KeyCreate => new(
             KEYS,
             "createKey",

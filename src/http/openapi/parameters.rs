@@ -14,6 +14,7 @@ pub(super) fn in_path(name: &str) -> Shape {
         "metric_name" => Shape::metric_name().about("The name of the metric."),
         "key_type" => Shape::word([BUSINESS, STRIPE]).about("The type of the key."),
         "key_name" => Shape::id().about("The name of the key."),
+        "event_id" => Shape::id().about("The `webhook-id` of the message."),
         "plan_id" | "limit_id" => Shape::text().set("minLength", 1).about("Its id."),
         _ => Shape::any(),
     }

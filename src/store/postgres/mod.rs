@@ -1,6 +1,7 @@
 //! PostgreSQL as the store: one schema in a database that users already have, Supabase's included.
 //!
 //! `connect` gets there, `migrate` makes the tables, `rows`, `definitions` and `plans` write, `history` and `content` read,
+//! `outbox` keeps messages,
 //! `values` is the wire format, `errors` what a failure means. Every statement is typed and unnamed and every setting is of one transaction,
 //! so that a pooler in transaction mode may sit in between.
 //!
@@ -19,6 +20,7 @@ mod definitions;
 mod errors;
 mod history;
 mod migrate;
+mod outbox;
 mod plans;
 mod rows;
 mod values;
@@ -26,6 +28,7 @@ mod values;
 pub use connect::Target;
 pub use history::PostgresHistory;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dataflows::types::{Epoch, Micros, SeriesId, Span};
@@ -35,7 +38,10 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use self::errors::{refused, unsettled};
-use super::{ALL_SERIES, Content, DEFINITIONS, Due, Part, Progress, Store, StoreError, migrations};
+use super::outbox::MESSAGES;
+use super::{
+    ALL_SERIES, Content, DEFINITIONS, Due, Message, Outbox, Part, Progress, Store, StoreError, migrations,
+};
 
 /// How long one transaction may take before its connection is given up.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -73,8 +79,8 @@ pub struct Claim {
 pub struct PostgresStore {
     target: Target,
     claim: Claim,
-    /// This start's fence, once the schema has been claimed.
-    fence: Option<i64>,
+    /// This start's fence, once the schema has been claimed; shared with the outboxes of this store.
+    fence: Arc<OnceLock<i64>>,
     /// Why nothing is written any more.
     lost: Option<StoreError>,
     /// How long the next transaction may take.
@@ -93,11 +99,15 @@ struct Session {
 impl PostgresStore {
     /// Does not connect yet. An error is the operating system's.
     pub fn new(target: Target, claim: Claim) -> std::io::Result<PostgresStore> {
+        PostgresStore::behind(Arc::default(), target, claim)
+    }
+
+    fn behind(fence: Arc<OnceLock<i64>>, target: Target, claim: Claim) -> std::io::Result<PostgresStore> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(PostgresStore {
             target,
             claim,
-            fence: None,
+            fence,
             lost: None,
             patience: TRANSACTION_TIMEOUT,
             runtime,
@@ -132,6 +142,14 @@ impl PostgresStore {
         })
     }
 
+    /// The outbox of this schema, on a connection of its own and behind this store's fence: not available until the store has
+    /// claimed the schema. Does not connect yet.
+    pub fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+        let beside = PostgresStore::behind(self.fence.clone(), self.target.clone(), self.claim.clone());
+        let beside = beside.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Box::new(outbox::PostgresOutbox(beside)))
+    }
+
     /// Runs `work` on a connection that holds the claim; the connection is closed if it fails or takes too long.
     fn with<T>(
         &mut self,
@@ -149,11 +167,14 @@ impl PostgresStore {
                 *session = Some(Session { client, connection, committing: false });
             }
             let session = session.as_mut().expect("made above");
-            if fence.is_none() {
-                *fence = Some(session.claim(target, claim).await?);
-            }
-            let fence = Fence { number: fence.unwrap_or_default(), claim };
-            work(target, session, fence).await
+            let number = match fence.get() {
+                Some(number) => *number,
+                None => {
+                    let claimed = session.claim(target, claim).await?;
+                    *fence.get_or_init(|| claimed)
+                }
+            };
+            work(target, session, Fence { number, claim }).await
         };
         let outcome = runtime.block_on(async { tokio::time::timeout(patience, transaction).await });
         let outcome = outcome.unwrap_or_else(|_| {
@@ -225,6 +246,14 @@ impl Store for PostgresStore {
         self.with(async |target, session, fence| {
             session.begin(target, fence).await?;
             session.apply(target, part).await?;
+            session.commit().await
+        })
+    }
+
+    fn commit_messages(&mut self, upper: Epoch, messages: &[Message]) -> Result<(), StoreError> {
+        self.with(async |target, session, fence| {
+            session.begin(target, fence).await?;
+            session.put_messages(target, upper, messages).await?;
             session.commit().await
         })
     }
@@ -302,8 +331,8 @@ impl Session {
             // Epochs of the other journal mean nothing here: what is there lies before the first of this one.
             self.client.batch_execute(UNHURRIED).await.map_err(|error| refused(&error))?;
             self.run(&target.sql("DELETE FROM {schema}.sink_progress"), &[]).await?;
-            for class in Span::FLUSH {
-                self.put_progress(target, class.text(), 0, ALL_SERIES).await?;
+            for class in Span::FLUSH.map(Span::text).into_iter().chain([MESSAGES]) {
+                self.put_progress(target, class, 0, ALL_SERIES).await?;
             }
             self.run(&target.sql(AGE_ENTRIES), &[]).await?;
             tracing::info!(journal = owner, "the database is continued by this journal");

@@ -1,7 +1,8 @@
 //! The embedded store: one SQLite file, one writer, a few readers.
 //!
 //! WAL, so that readers (ours and the user's) never wait for the writer; `synchronous = FULL`, so that a commit is on
-//! the disk when it returns. `rows` writes what emissions bring, `definitions` and `plans` the projection, `history` reads.
+//! the disk when it returns. `rows` writes what emissions bring, `definitions` and `plans` the projection, `history` reads,
+//! `outbox` keeps messages.
 //!
 //! A connection that met an error is dropped and the next call opens a new one: what a failed statement or COMMIT left
 //! behind is rolled back by SQLite itself. A COMMIT that failed for anything but a lock is ambiguous: its frames may be
@@ -10,19 +11,21 @@
 mod audit;
 mod definitions;
 mod history;
+mod outbox;
 mod plans;
 mod rows;
 
 pub use history::SqliteHistory;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dataflows::types::{Definition, Epoch, SeriesId, Span};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::migrations::{self, Migration};
-use super::{ALL_SERIES, DEFINITIONS, Part, Progress, Store, StoreError, in_epochs};
+use super::{ALL_SERIES, DEFINITIONS, Message, Outbox, Part, Progress, Store, StoreError, in_epochs};
 
 /// How long a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,11 +34,16 @@ const CACHE_KIB: i64 = -32_768;
 /// The WAL file is cut back to this after a burst.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
+/// Which journal fed the database when a store, or an outbox beside it, first wrote; unset before. Who finds another one there
+/// has lost it.
+type Journal = Arc<OnceLock<String>>;
+
 /// The writing side of a SQLite file.
 pub struct SqliteStore {
     path: PathBuf,
     /// None after an error.
     connection: Option<Connection>,
+    journal: Journal,
 }
 
 impl SqliteStore {
@@ -43,7 +51,14 @@ impl SqliteStore {
     pub fn open(path: impl Into<PathBuf>) -> Result<SqliteStore, StoreError> {
         let path = path.into();
         let connection = Some(connect(&path)?);
-        Ok(SqliteStore { path, connection })
+        Ok(SqliteStore { path, connection, journal: Journal::default() })
+    }
+
+    /// The outbox of this file, on a connection of its own.
+    pub fn outbox(&self) -> Result<Box<dyn Outbox>, StoreError> {
+        let (path, journal) = (self.path.clone(), self.journal.clone());
+        let connection = Some(connect(&path)?);
+        Ok(Box::new(outbox::SqliteOutbox(SqliteStore { path, connection, journal })))
     }
 
     /// Runs `work` on the connection, which is thrown away if it fails.
@@ -77,6 +92,15 @@ impl Store for SqliteStore {
             claim(&transaction, part.journal_id)?;
             apply(&transaction, part).map_err(|error| refused(&error))?;
             transaction.commit().map_err(|error| unsettled(&error))
+        })?;
+        self.journal.get_or_init(|| part.journal_id.to_owned());
+        Ok(())
+    }
+
+    fn commit_messages(&mut self, upper: Epoch, messages: &[Message]) -> Result<(), StoreError> {
+        let journal = self.journal.clone();
+        self.with(|connection| {
+            outbox::fenced(connection, &journal, |transaction| outbox::put(transaction, upper, messages))
         })
     }
 }

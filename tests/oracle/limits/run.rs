@@ -195,7 +195,7 @@ impl Hand {
         let is_here = |at: usize| if is_spread { at % workers == index } else { index == 0 };
         let here = facts.iter().enumerate().filter(|(at, _)| is_here(*at));
         let facts = here.map(|(_, &(fact, difference))| (placed(fact, workers), difference)).collect();
-        self.driver.submit(Work::Facts { epoch, stamp, facts });
+        self.driver.submit(Work::Facts { epoch, stamp, facts, is_news: true });
     }
 
     fn command(&mut self, change: &Change) -> Option<Command> {
