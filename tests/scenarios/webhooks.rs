@@ -17,6 +17,7 @@ use sha2::Sha256;
 
 use super::secrets::{WEBHOOK, raw_webhook_secret};
 use super::support::api::{Client, Outcome, text};
+use super::support::postgres::Cluster;
 use super::support::server::{Launch, Server};
 use super::support::{SECRET_KEY, until};
 
@@ -147,7 +148,12 @@ fn whole(request: &str) -> Option<Heard> {
 }
 
 fn start(data_dir: &Path) -> (Server, Client) {
-    let launch = Launch::dev(data_dir).workers(2).environment("TRACKTAGS_SECRET_KEY", SECRET_KEY);
+    start_with(data_dir, &[])
+}
+
+fn start_with(data_dir: &Path, arguments: &[&str]) -> (Server, Client) {
+    let launch =
+        Launch::dev(data_dir).workers(2).with(arguments).environment("TRACKTAGS_SECRET_KEY", SECRET_KEY);
     let server = launch.environment("TRACKTAGS_PROXY_ALLOW", "127.0.0.2").start();
     let client = Client::new(&server.base());
     (server, client)
@@ -292,6 +298,30 @@ fn webhook_messages_outlive_kills_and_those_that_come_twice_have_one_id() {
     assert_eq!(receiver.ids().len(), 12, "as many ids as edges: {heard:#?}");
     let contents: BTreeSet<_> = heard.iter().map(|heard| (&heard.id, &heard.body)).collect();
     assert_eq!(contents.len(), 12, "an id is of one message: {heard:#?}");
+}
+
+#[test]
+fn webhook_messages_go_through_postgres_as_well() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (cluster, data_dir) = (Cluster::start(), folder.path().join("data"));
+    let (receiver, url) = (Receiver::start(&[410]), cluster.url());
+    let (server, client) = start_with(&data_dir, &["--database-url", &url]);
+    hook(&client, &receiver.url("/"));
+    series(&client, "calls", &json!({}));
+    add(&client, "calls", 10);
+    let id = receiver.hears(1).remove(0).id;
+    let retry = || match admin(&server, &client, "POST", &format!("/admin/v1/webhooks/retry/{id}")) {
+        Outcome::Durable(_) => Ok(()),
+        other => Err(other),
+    };
+    until(LIMIT, retry).expect("it is dead, and tried again");
+    assert_eq!(receiver.hears(2)[1].id, id);
+    add(&client, "calls", -10);
+    server.kill();
+    let (server, _) = start_with(&data_dir, &["--database-url", &url]);
+    receiver.hears(3);
+    assert_eq!(receiver.ids().len(), 2, "{:#?}", receiver.heard());
+    server.stop();
 }
 
 #[test]
