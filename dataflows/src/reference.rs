@@ -154,7 +154,7 @@ impl Reference {
                     let Shape { limit, limit_source, notify, .. } = series.shape;
                     series.reshape(stamp, Shape { limit, limit_source, notify, ..shape });
                     let before = series.seen(stamp, stamp);
-                    let is_other = series.limited(shape);
+                    let is_other = series.limited(shape, stamp);
                     if is_other {
                         self.crossings.extend(series.crossings(before, stamp, stamp, true));
                     }

@@ -81,11 +81,12 @@ impl Series {
     }
 
     /// Another limit; whether it is one.
-    pub(super) fn limited(&mut self, shape: Shape) -> bool {
+    pub(super) fn limited(&mut self, shape: Shape, arrival: Micros) -> bool {
         let Shape { limit, limit_source, notify, .. } = shape;
         let shape = Shape { limit, limit_source, notify, ..self.shape };
         let is_other = shape != self.shape;
-        self.shape = shape;
+        let before = std::mem::replace(&mut self.shape, shape);
+        self.want_cleanup(&before, arrival);
         is_other
     }
 }
