@@ -61,7 +61,7 @@ pub(super) fn answers() -> Vec<(&'static str, Shape)> {
         ("PlanLimit", limit()),
         ("PlanLimitPage", page("plan_limits", "PlanLimit").also([next_cursor()])),
         ("PlanLimitCreated", limit().also(status("created")).also(effects())),
-        ("PlanLimitForeseen", limit().also(status("dry_run")).also(effects())),
+        ("PlanLimitForeseen", terms().also(status("dry_run")).also(effects())),
         ("PlanLimitUpdated", limit().also([("status", Shape::word(["updated", "dry_run"]))]).also(effects())),
         (
             "PlanLimitDeleted",
@@ -217,8 +217,11 @@ fn plan() -> Shape {
 }
 
 fn limit() -> Shape {
+    terms().also([("id", Shape::text())])
+}
+
+fn terms() -> Shape {
     Shape::answer([
-        ("id", Shape::text()),
         ("plan_id", Shape::text().or_null()),
         ("metric_name", Shape::metric_name()),
         ("limit_value", Shape::amount()),
