@@ -99,15 +99,18 @@ async fn edit(
     let dry_run = call.query.flag("dry_run")?.unwrap_or(false);
     let made = if dry_run { foreseen(rooms, &edit).await? } else { made(rooms, call, &edit).await? };
     let json = Json::object().set("status", if dry_run { "dry_run" } else { word });
-    let (json, warnings) = match &edit {
+    let (json, limit_id, warnings) = match &edit {
         LimitEdit::Create(limit) | LimitEdit::Change(limit) => {
             let kept = rooms.control.kept_shapes(limit);
             let warning = format!("{kept} existing series keep their type, operation and period");
-            (describe_limit(json, limit), Vec::from_iter((kept > 0).then_some(warning)))
+            (describe_terms(json, limit), &limit.limit_id, Vec::from_iter((kept > 0).then_some(warning)))
         }
-        LimitEdit::Delete(_, limit_id) => (json.set("id", limit_id.as_str()), Vec::new()),
+        LimitEdit::Delete(_, limit_id) => (json, limit_id, Vec::new()),
     };
+    // A limit that was not made has no id.
+    let is_made = !dry_run || status != StatusCode::CREATED;
     let json = json
+        .set_some("id", is_made.then_some(limit_id.as_str()))
         .set("series_touched", made.limited.series)
         .set("series_created", made.series as u64)
         .set("became_breached", made.limited.breached)
@@ -182,9 +185,12 @@ fn describe(into: Json, plan: &Plan) -> Json {
 }
 
 fn describe_limit(into: Json, limit: &PlanLimit) -> Json {
+    describe_terms(into.set("id", &limit.limit_id), limit)
+}
+
+fn describe_terms(into: Json, limit: &PlanLimit) -> Json {
     let notify_at: Vec<u64> = limit.notify_at.iter().copied().map(u64::from).collect();
-    into.set("id", &limit.limit_id)
-        .set("plan_id", limit.plan_id.as_deref())
+    into.set("plan_id", limit.plan_id.as_deref())
         .set("metric_name", &limit.metric_name)
         .set("limit_value", limit.limit.value)
         .set("limit_operator", word(&OPERATORS, &limit.limit.operator))

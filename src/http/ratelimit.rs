@@ -38,9 +38,11 @@ pub(super) fn headers(
     [header(RATE_LIMIT_POLICY, policy), header(RATE_LIMIT, state)].into_iter().flatten().collect()
 }
 
-/// Whole units, as many as a structured field can say (RFC 9651, section 3.3.1).
+/// The greatest integer of a structured field (RFC 9651).
+const INTEGER_MAX: i128 = 999_999_999_999_999;
+
 fn whole(amount: Amount) -> i128 {
-    amount.0.div_euclid(Amount::UNIT).min(999_999_999_999_999)
+    amount.0.div_euclid(Amount::UNIT).min(INTEGER_MAX)
 }
 
 #[cfg(test)]
@@ -70,5 +72,11 @@ mod tests {
         );
         assert!(shown(Operation::Max, Operator::Gte, None).is_empty());
         assert!(shown(Operation::Sum, Operator::Lte, None).is_empty());
+    }
+
+    #[test]
+    fn no_number_is_longer_than_a_structured_field_takes() {
+        assert_eq!(whole(Amount::LIMIT), INTEGER_MAX);
+        assert_eq!(whole(Amount(INTEGER_MAX * Amount::UNIT)), INTEGER_MAX);
     }
 }

@@ -1,14 +1,17 @@
 //! Generated nonsense at every field: an answer that names the field, or acceptance by the rules; never a panic.
 
-use dataflows::types::{Amount, CustomerDetails, SeriesSpec};
+use dataflows::types::{Amount, CustomerDetails, Micros, SeriesSpec};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracktags::admission::parse::Fault;
 use tracktags::admission::parse::business::BusinessBody;
+use tracktags::admission::parse::check::Asked;
 use tracktags::admission::parse::customer::CustomerBody;
 use tracktags::admission::parse::key::{self, KeyBody, NewKey};
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
+use tracktags::admission::parse::plan::{NewPlan, changed_limit, new_limit};
+use tracktags::admission::parse::proxy::NewCall;
 use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
 use tracktags::admission::parse::update::NewUpdate;
 use tracktags::admission::parse::webhook;
@@ -60,6 +63,34 @@ const CUSTOMER_FIELDS: [&str; 9] = [
     "stripe_price_id",
     "subscription_ends_at",
 ];
+
+const PLAN_FIELDS: [&str; 2] = ["plan_name", "stripe_price_id"];
+
+const LIMIT_FIELDS: [&str; 11] = [
+    "plan_id",
+    "metric_name",
+    "limit_value",
+    "limit_operator",
+    "breach_operator",
+    "breach_action",
+    "limit_period",
+    "metric_type",
+    "operation",
+    "notify_at",
+    "webhook_url",
+];
+
+const QUESTION_FIELDS: [&str; 4] = ["metric_name", "scope", "customer_id", "value"];
+
+const CALL_FIELDS: [&str; 7] =
+    ["scope", "customer_id", "metric_name", "target_url", "method", "headers", "body"];
+
+/// What is wrong with a limit, made and changed.
+fn check_limit(body: &[u8]) -> [Option<Fault>; 2] {
+    let good = br#"{"metric_name": "m", "limit_value": 1, "plan_id": "plan_1"}"#;
+    let before = new_limit(good, "biz", "lim_1".to_owned(), Micros(0)).expect("well-formed");
+    [new_limit(body, "biz", "lim_2".to_owned(), Micros(0)).err(), changed_limit(body, &before).err()]
+}
 
 /// A body in which the field has the value, given as text; everything else is in order.
 fn body(field: &str, text: &str) -> String {
@@ -190,6 +221,54 @@ proptest! {
     }
 
     #[test]
+    fn a_hostile_value_in_a_plan_or_a_limit_is_refused_at_its_field(
+        at in 0..PLAN_FIELDS.len() + LIMIT_FIELDS.len(), value in hostile_value(),
+    ) {
+        let (field, faults) = match PLAN_FIELDS.get(at) {
+            Some(field) => {
+                let mut body = json!({"plan_name": "p"});
+                body[field] = value;
+                (*field, [NewPlan::parse(body.to_string().as_bytes()).err(), None])
+            }
+            None => {
+                let field = LIMIT_FIELDS[at - PLAN_FIELDS.len()];
+                let mut body = json!({"metric_name": "m", "limit_value": 1, "plan_id": "plan_1"});
+                body[field] = value;
+                (field, check_limit(body.to_string().as_bytes()))
+            }
+        };
+        for fault in faults.into_iter().flatten() {
+            prop_assert_eq!(fault.field.as_deref(), Some(field), "{:?}", fault);
+        }
+    }
+
+    #[test]
+    fn a_hostile_value_in_a_question_is_refused_at_its_field(
+        at in 0..QUESTION_FIELDS.len(), before in 0..3usize, value in hostile_value(),
+    ) {
+        let field = QUESTION_FIELDS[at];
+        let mut question = json!({"metric_name": "m"});
+        question[field] = value;
+        let mut questions = vec![json!({"metric_name": "m"}); before];
+        questions.push(question.clone());
+        for body in [question, questions.into()] {
+            if let Err(fault) = Asked::parse(body.to_string().as_bytes()) {
+                prop_assert_eq!(fault.field.as_deref(), Some(field), "{}: {:?}", body, fault);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostile_value_in_a_call_is_refused_at_its_field(at in 0..CALL_FIELDS.len(), value in hostile_value()) {
+        let field = CALL_FIELDS[at];
+        let mut body = json!({"metric_name": "m", "target_url": "https://example.com/"});
+        body[field] = value;
+        if let Err(fault) = NewCall::parse(body.to_string().as_bytes()) {
+            prop_assert!(concerns(&fault, field), "{field}: {fault:?}");
+        }
+    }
+
+    #[test]
     fn text_that_is_no_json_is_refused_at_its_field(
         at in 0..FIELDS.len(),
         text in prop_oneof![
@@ -214,6 +293,11 @@ proptest! {
         let _ = BusinessBody::parse(&bytes);
         let _ = KeyBody::parse(&bytes, &mut Vec::new());
         let _ = webhook::parse(&bytes);
+        let _ = NewPlan::parse(&bytes);
+        let _ = check_limit(&bytes);
+        let _ = NewCall::parse(&bytes);
+        let _ = Asked::parse(&bytes);
+        let _ = Asked::parse(&[b"[", &bytes[..], b"]"].concat());
         let _ = names::idempotency_key(&bytes);
         // A good body, cut or spoilt somewhere.
         let good = body("metadata.integrations.stripe.price_id", r#""price""#).into_bytes();
@@ -250,6 +334,33 @@ fn nesting_is_bounded_at_every_field() {
                 assert!(field.starts_with(&named) && !named.is_empty(), "{named} for {field}");
             }
         }
+    }
+}
+
+#[test]
+fn nesting_is_bounded_in_plans_questions_and_calls() {
+    let deep = |depth: usize, (open, close): (&str, &str)| open.repeat(depth) + "1" + &close.repeat(depth);
+    for depth in [NESTING_MAX + 1, 100_000] {
+        for brackets in [("[", "]"), ("{\"a\":", "}")] {
+            let text = deep(depth, brackets);
+            let with = |field: &str| format!(r#"{{"{field}": {text}}}"#);
+            let plans = PLAN_FIELDS.map(|it| (it, vec![NewPlan::parse(with(it).as_bytes()).err()]));
+            let limits = LIMIT_FIELDS.map(|it| (it, check_limit(with(it).as_bytes()).to_vec()));
+            let questions = QUESTION_FIELDS.map(|it| {
+                let bodies = [with(it), format!("[{}]", with(it))];
+                (it, bodies.map(|body| Asked::parse(body.as_bytes()).err()).to_vec())
+            });
+            let calls = CALL_FIELDS.map(|it| (it, vec![NewCall::parse(with(it).as_bytes()).err()]));
+            for (field, faults) in plans.into_iter().chain(limits).chain(questions).chain(calls) {
+                for fault in faults {
+                    let fault = fault.expect(field);
+                    assert_eq!((fault.code, fault.field.as_deref()), ("nesting_too_deep", Some(field)));
+                }
+            }
+        }
+        // A list of lists, where questions should be.
+        let fault = Asked::parse(deep(depth, ("[", "]")).as_bytes()).expect_err("no question");
+        assert_eq!(fault.code, "wrong_type");
     }
 }
 

@@ -112,6 +112,28 @@ fn operations_have_names_of_their_own_and_are_described() {
 }
 
 #[test]
+fn answers_that_tell_a_quota_name_its_headers() {
+    let document = document();
+    let quota = ["RateLimit", "RateLimit-Policy"];
+    let rated = [
+        "/paths/~1api~1v1~1metrics~1{metric_name}/get/responses/200",
+        "/paths/~1api~1v1~1metrics~1{metric_name}/put/responses/200",
+        "/paths/~1api~1v1~1check/post/responses/200",
+        "/paths/~1api~1v1~1proxy/post/responses/200",
+    ];
+    let limited = ["/paths/~1api~1v1~1proxy/post/responses/429", "/components/responses/TooManyRequests"];
+    for pointer in rated.iter().chain(&limited) {
+        let headers = &part(&document, pointer)["headers"];
+        assert!(quota.iter().all(|name| headers[name].is_object()), "{pointer}");
+        assert_eq!(headers["Retry-After"].is_object(), limited.contains(pointer), "{pointer}");
+    }
+    for name in quota.iter().chain(&["Retry-After-Reset"]) {
+        let header = part(&document, &format!("/components/headers/{name}"));
+        assert_eq!(header["required"], false, "{name} goes with some limits only");
+    }
+}
+
+#[test]
 fn references_lead_somewhere_and_every_schema_is_used() {
     let (document, mut references) = (document(), Vec::new());
     find(&document, "$ref", &mut references);

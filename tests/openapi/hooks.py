@@ -6,6 +6,7 @@ as it is. And nobody deletes what the run stands on: the answer to everything el
 """
 
 import itertools
+import os
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -13,14 +14,25 @@ import schemathesis
 
 OWN_BUSINESS = "biz_demo"
 OWN_KEY = "dev"
+# What the run stands on, and another that is deleted in its stead, and that nobody is put on.
+SPARED = {
+    "plan_id": (os.environ["TRACKTAGS_TEST_PLAN"], os.environ["TRACKTAGS_TEST_OTHER_PLAN"]),
+    "limit_id": (os.environ["TRACKTAGS_TEST_LIMIT"], os.environ["TRACKTAGS_TEST_OTHER_LIMIT"]),
+    "stripe_price_id": ("price_1", "price_2"),
+}
+# What the proxy calls.
+TARGET = os.environ["TRACKTAGS_TEST_TARGET"]
 # Two names of one field, which must say the same.
 ALIASES = {
     "limit_value": "plan_limit_value",
     "limit_operator": "plan_limit_operator",
+    "breach_operator": "limit_operator",
     "breach_action": "plan_breach_action",
     "name": "customer_name",
     "postgres": "supabase",
 }
+# They ask about series, and make none.
+ASKING = {"/api/v1/check", "/api/v1/proxy"}
 NEEDS_LIMIT = {"limit_operator", "plan_limit_operator", "breach_action", "plan_breach_action"}
 
 numbers = itertools.count()
@@ -36,12 +48,20 @@ def before_call(context, case, kwargs):
         case.headers["Idempotency-Key"] = f"key-{next(numbers)}"
     if isinstance(case.body, dict):
         agree_body(case.path, case.body, bad)
-        if case.method == "POST":
+        if case.method == "POST" and case.path not in ASKING:
             name_anew(case.body, bad)
+    # A list of questions.
+    for question in case.body if isinstance(case.body, list) else []:
+        if isinstance(question, dict):
+            agree_question(question, bad)
 
 
 def spare_the_run(case):
     names = case.path_parameters or {}
+    if case.method == "DELETE":
+        for name, (own, other) in SPARED.items():
+            if names.get(name) == own:
+                names[name] = other
     if case.method == "DELETE" and names.get("business_id") == OWN_BUSINESS:
         if "{customer_id}" not in case.path and names.get("key_name", OWN_KEY) == OWN_KEY:
             names["business_id"] = "biz_absent"
@@ -76,16 +96,32 @@ def agree_body(path, body, bad):
     for field, moment in {"timestamp": now, "expires_at": now + timedelta(days=1)}.items():
         if field in body and field not in bad:
             body[field] = moment.isoformat()
-    # No secret can be set yet that a webhook would be signed with, and there are no plans.
-    unwanted = {"webhook_url", "plan_id"}
+    for field, (own, other) in SPARED.items():
+        if body.get(field) == other:
+            body[field] = own
+    if path in ASKING:
+        agree_question(body, bad)
+    # Nobody else's server is called.
+    if "target_url" in body and "target_url" not in bad:
+        body["target_url"] = TARGET
+    unwanted = set()
     if body.get("metric_type") != "reset":
         unwanted.add("reset_interval")
-    if body.get("limit_value", body.get("plan_limit_value")) is None:
+    # The plan and the metric of a limit are what it is.
+    if "{limit_id}" in path:
+        unwanted |= {"plan_id", "metric_name"}
+    elif body.get("limit_value", body.get("plan_limit_value")) is None:
         unwanted |= NEEDS_LIMIT
     if "{customer_id}" in path:
         unwanted.add("customer_id")
     for field in unwanted - bad:
         body.pop(field, None)
+
+
+def agree_question(body, bad):
+    """Its scope is that of the customer, if there is one."""
+    if "scope" not in bad and isinstance(body.get("scope"), str):
+        body["scope"] = "customer" if isinstance(body.get("customer_id"), str) else "business"
 
 
 def name_anew(body, bad):

@@ -219,6 +219,9 @@ fn a_changed_limit_says_what_it_did_and_a_dry_run_says_the_same_and_does_nothing
     let default = r#"{"metric_name": "calls", "limit_value": 3}"#;
     assert_eq!(call("POST", LIMITS, default).0, [0, 0, 0], "all have a more specific one");
     let before = client.get(&limit).body();
+    let foreseen = r#"{"metric_name": "bytes", "limit_value": 3}"#;
+    let foreseen = client.call("POST", &format!("{LIMITS}?dry_run=true"), &[], foreseen).body();
+    assert_eq!(text(&foreseen, "id"), None, "what was not made has no id: {foreseen}");
     client.call("PUT", &format!("{limit}?dry_run=true"), &[], r#"{"limit_value": 50}"#).body();
     assert_eq!(client.get(&limit).body(), before);
     assert_eq!(call("DELETE", &limit, "").0, [5, 0, 0], "the default applies, which is higher");

@@ -40,6 +40,10 @@ const ABOUT: &str = "TrackTags meters usage: an update is durable when it is ans
 const ADMIN_KEY: &str = "adminKey";
 const BEARER: &str = "bearerKey";
 
+/// Headers of an answer that tells the quota of a series, by their components; and of one that refuses for it.
+const RATED: [(&str, &str); 2] = [("RateLimit", "RateLimit"), ("RateLimit-Policy", "RateLimit-Policy")];
+const LIMITED: [(&str, &str); 3] = [RATED[0], RATED[1], ("Retry-After", "Retry-After-Reset")];
+
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
 
 /// `GET /openapi.json`.
@@ -88,12 +92,26 @@ pub fn document() -> Value {
 }
 
 fn headers() -> Value {
-    let header = |about: &str, shape: Shape| json!({"description": about, "required": true, "schema": Value::from(shape)});
+    let described = |about: &'static str, required: bool, shape: Shape| json!({"description": about, "required": required, "schema": Value::from(shape)});
+    let header = |about, shape| described(about, true, shape);
+    let optional = |about, shape| described(about, false, shape);
     json!({
         "X-Request-Id": header("The request, as the service's log calls it.", Shape::pattern("^req_[0-9a-f]{16}$")),
         "Retry-After": header("Seconds to wait before the next attempt.", Shape::of("integer").set("minimum", 1)),
         "Allow": header("The methods that the path knows.", Shape::text()),
         "WWW-Authenticate": header("How to say who is calling.", Shape::text()),
+        "Retry-After-Reset": optional(
+            "Seconds until the limit's period ends, where that is an hour at most.",
+            Shape::of("integer").set("minimum", 1),
+        ),
+        "RateLimit": optional(
+            "With a limit that refuses, of a sum or a count: what is left of it, and until when in seconds.",
+            Shape::pattern(r#"^"[A-Za-z0-9_.:-]+";r=[0-9]{1,15}(?:;t=[0-9]{1,15})?$"#),
+        ),
+        "RateLimit-Policy": optional(
+            "With a limit that refuses, of a sum or a count: the limit, and its period in seconds.",
+            Shape::pattern(r#"^"[A-Za-z0-9_.:-]+";q=[0-9]{1,15}(?:;w=[0-9]{1,15})?$"#),
+        ),
     })
 }
 
@@ -133,7 +151,7 @@ fn needs(access: Access) -> String {
         Access::Open => "It needs no key.".to_owned(),
         Access::Key { scope, customer_keys: false } => format!("It needs {}.", key(scope)),
         Access::Key { scope, customer_keys: true } => {
-            format!("It needs {}, or a customer key, which reads only its own customer.", key(scope))
+            format!("It needs {}, or a customer key, which acts for its own customer only.", key(scope))
         }
         Access::Admin => "It needs the admin key.".to_owned(),
         Access::Tenant(scope) => format!("It needs the admin key, or {} of that business.", key(scope)),
@@ -179,7 +197,12 @@ fn responses(route: &Route, operation: &Operation) -> Value {
             }
             Content::Text(media_type) => json!({*media_type: {"schema": {"type": "string"}}}),
         };
-        let described = json!({"description": when, "headers": header_references(None), "content": content});
+        let own = match (operation.rated, status) {
+            (false, _) => &[][..],
+            (true, 429) => &LIMITED[..],
+            (true, _) => &RATED[..],
+        };
+        let described = json!({"description": when, "headers": header_references(own), "content": content});
         responses.insert(status.to_string(), described);
     }
     for status in problems(route, operation) {
@@ -228,19 +251,26 @@ fn problem(status: StatusCode) -> Value {
     let titles: Vec<_> = titles.map(|(_, title)| title).collect();
     json!({
         "description": titles.join(" or "),
-        "headers": header_references(Some(status)),
+        "headers": header_references(problem_headers(status)),
         "content": {"application/problem+json": {"schema": Value::from(Shape::named("Problem"))}},
     })
 }
 
-/// The headers of an answer; `problem` is the status of one.
-fn header_references(problem: Option<StatusCode>) -> Value {
-    let own = match problem {
-        Some(StatusCode::UNAUTHORIZED) => Some("WWW-Authenticate"),
-        Some(StatusCode::METHOD_NOT_ALLOWED) => Some("Allow"),
-        Some(StatusCode::SERVICE_UNAVAILABLE) => Some("Retry-After"),
-        _ => None,
+/// What goes with each problem of a status.
+fn problem_headers(status: StatusCode) -> &'static [(&'static str, &'static str)] {
+    match status {
+        StatusCode::UNAUTHORIZED => &[("WWW-Authenticate", "WWW-Authenticate")],
+        StatusCode::METHOD_NOT_ALLOWED => &[("Allow", "Allow")],
+        StatusCode::SERVICE_UNAVAILABLE => &[("Retry-After", "Retry-After")],
+        StatusCode::TOO_MANY_REQUESTS => &LIMITED,
+        _ => &[],
+    }
+}
+
+/// Headers and their components, beside the one of every answer.
+fn header_references(own: &[(&str, &str)]) -> Value {
+    let reference = |(name, component): &(&str, &str)| {
+        ((*name).to_owned(), json!({"$ref": format!("#/components/headers/{component}")}))
     };
-    let reference = |name: &str| (name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")}));
-    ["X-Request-Id"].into_iter().chain(own).map(reference).collect::<Map<_, _>>().into()
+    [("X-Request-Id", "X-Request-Id")].iter().chain(own).map(reference).collect::<Map<_, _>>().into()
 }

@@ -54,12 +54,14 @@ pub(super) struct Operation {
     pub(super) problems: Vec<Title>,
     /// Whether it takes an `Idempotency-Key`.
     pub(super) idempotent: bool,
+    /// Whether answers tell the quota of a series in headers.
+    pub(super) rated: bool,
 }
 
 impl Operation {
     fn new(tag: &'static str, id: &'static str, summary: &'static str, about: &'static str) -> Self {
         let (answers, problems) = (Vec::new(), Vec::new());
-        Operation { id, tag, summary, about, body: None, answers, problems, idempotent: false }
+        Operation { id, tag, summary, about, body: None, answers, problems, idempotent: false, rated: false }
     }
 
     fn takes(self, component: &'static str) -> Self {
@@ -82,6 +84,10 @@ impl Operation {
 
     fn idempotent(self) -> Self {
         Operation { idempotent: true, ..self }
+    }
+
+    fn rated(self) -> Self {
+        Operation { rated: true, ..self }
     }
 }
 
@@ -143,12 +149,11 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .takes("NewUpdate")
         .answers(200, "It is recorded.", "UpdateRecorded")
         .refuses(&[Unprocessable, PlanLimitExceeded])
-        .idempotent(),
-        Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.").answers(
-            200,
-            "The reading.",
-            "MetricReading",
-        ),
+        .idempotent()
+        .rated(),
+        Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.")
+            .answers(200, "The reading.", "MetricReading")
+            .rated(),
         Endpoint::MetricChange => new(
             METRICS,
             "changeMetric",
@@ -240,7 +245,8 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             KEYS,
             "createCustomerKey",
             "Create a key of one customer",
-            "It reads that customer and nothing else. The answer holds the key, which is shown only there.",
+            "It reads that customer, asks whether it may use something, and calls the proxy for it: nothing else. The \
+             answer holds the key, which is shown only there.",
         )
         .takes("NewCustomerKey")
         .answers(201, "The key.", "OwnKeyCreated")
@@ -263,7 +269,8 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             CUSTOMERS,
             "resetBilling",
             "Begin a new billing period",
-            "Of every `stripe_billing` series of the customer: what was counted before stays in the old period.",
+            "Of every `stripe_billing` series of the customer and every one that its plan limits: what was counted \
+             before stays in the old period.",
         )
         .answers(200, "It has begun.", "BillingReset"),
         Endpoint::AuditList => new(AUDIT, "listAuditLogs", "List changes", "Of all businesses or one, newest first.")
@@ -391,12 +398,14 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "forwardRequest",
             "Check, then forward",
             "Whatever the target says is the answer. Redirects are not followed; usage is not counted. An empty \
-             `metric_name` checks every limit of the customer. Targets must be public, on the ports 80 and 443.",
+             `metric_name` checks every limit of the customer. Targets must be public, on the ports 80 and 443, unless \
+             `--proxy-allow` says otherwise.",
         )
         .takes("NewCall")
         .answers(200, "What the target said.", "Forwarded")
         .answers(429, "A limit is breached; the target has heard nothing.", "Denied")
-        .refuses(&[Forbidden, NotFound, Unprocessable, BadGateway]),
+        .refuses(&[Forbidden, NotFound, Unprocessable, BadGateway])
+        .rated(),
         Endpoint::Check => new(
             LIMITS,
             "checkLimit",
@@ -406,6 +415,7 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         )
         .takes("Check")
         .answers(200, "The answer, or the answers.", "Checked")
-        .refuses(&[NotFound, Unprocessable]),
+        .refuses(&[NotFound, Unprocessable])
+        .rated(),
     }
 }

@@ -10,6 +10,12 @@ use crate::admission::parse::names::{
 use crate::admission::parse::plan::periods;
 use crate::admission::parse::series::{NOTIFY_AT_MAX, NOTIFY_AT_PERCENT_MAX};
 use crate::admission::parse::{check, plan, proxy};
+use crate::outbound::{METHODS, REQUEST_HEADERS_MAX, TARGET_BYTES_MAX};
+
+/// A token of RFC 9110.
+const HEADER_NAME: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// No control character but the tab.
+const HEADER_VALUE: &str = "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f]*$";
 
 /// Bodies by the names of their components.
 pub(super) fn requests() -> Vec<(&'static str, Shape)> {
@@ -61,7 +67,7 @@ pub(super) fn answers() -> Vec<(&'static str, Shape)> {
         ("PlanLimit", limit()),
         ("PlanLimitPage", page("plan_limits", "PlanLimit").also([next_cursor()])),
         ("PlanLimitCreated", limit().also(status("created")).also(effects())),
-        ("PlanLimitForeseen", limit().also(status("dry_run")).also(effects())),
+        ("PlanLimitForeseen", terms().also(status("dry_run")).also(effects())),
         ("PlanLimitUpdated", limit().also([("status", Shape::word(["updated", "dry_run"]))]).also(effects())),
         (
             "PlanLimitDeleted",
@@ -184,9 +190,14 @@ fn new_call(name: &str) -> Shape {
     match name {
         "metric_name" => Shape::pattern(format!("^[A-Za-z0-9_.:-]{{0,{METRIC_NAME_BYTES_MAX}}}$"))
             .about("The metric; empty for every limit of the customer."),
-        "target_url" => Shape::text().set("format", "uri").about("Where to, http or https."),
-        "method" => Shape::text().or_null().by_default("GET").about("The method."),
-        "headers" => Shape::strings(Shape::text())
+        "target_url" => Shape::text()
+            .set("format", "uri")
+            .set("maxLength", TARGET_BYTES_MAX)
+            .about("Where to: http or https, without a user."),
+        "method" => Shape::word(METHODS.iter().copied()).or_null().by_default("GET").about("The method."),
+        "headers" => Shape::strings(Shape::pattern(HEADER_VALUE))
+            .set("propertyNames", Shape::pattern(HEADER_NAME))
+            .set("maxProperties", REQUEST_HEADERS_MAX)
             .or_null()
             .about("`Host`, those of a connection and `X-TrackTags-*` are left out."),
         "body" => Shape::any().about("A text goes out as it is, any other JSON as its text."),
@@ -217,8 +228,11 @@ fn plan() -> Shape {
 }
 
 fn limit() -> Shape {
+    terms().also([("id", Shape::text())])
+}
+
+fn terms() -> Shape {
     Shape::answer([
-        ("id", Shape::text()),
         ("plan_id", Shape::text().or_null()),
         ("metric_name", Shape::metric_name()),
         ("limit_value", Shape::amount()),
