@@ -53,6 +53,7 @@ fn main() {
         return;
     }
     println!("{settings}; a start has {workers} workers");
+    println!("{:<48} {:>10} {:>10}", "", "median", "at most");
     if "start".contains(&settings.only) {
         report_starts(&settings);
     }
@@ -80,10 +81,11 @@ fn report_starts(settings: &Settings) {
     let rounds: Vec<_> = (0..settings.rounds).map(|_| alone(settings)).collect();
     let of = |each: &dyn Fn(&[f64; 4]) -> f64| median(&mut rounds.iter().map(each).collect::<Vec<_>>());
     let [start, edit, moved, bytes] = [0, 1, 2, 3].map(|at| of(&|round| round[at]));
-    println!("start {start:.0} ms   edit {edit:.2} ms   move {moved:.2} ms   {bytes:.1} bytes a series");
-    need("an edit to a start", of(&|round| round[1] / round[0]), EDIT_MAX);
-    need("a start, ms", start, START_MILLIS_MAX);
-    need("bytes a series", bytes, BYTES_MAX);
+    row("start, ms", start, Some(START_MILLIS_MAX));
+    row("edit, ms", edit, None);
+    row("edit to start", of(&|round| round[1] / round[0]), Some(EDIT_MAX));
+    row("move, ms", moved, None);
+    row("bytes a series", bytes, Some(BYTES_MAX));
 }
 
 fn report_updates(keys: Keys, settings: &Settings) {
@@ -106,21 +108,23 @@ fn report_updates(keys: Keys, settings: &Settings) {
         |of: &[f64], to: &[f64]| median(&mut of.iter().zip(to).map(|(of, to)| of / to).collect::<Vec<_>>());
     let (to_empty, to_idle) = (ratio(&idle, &without), ratio(&with, &idle));
     let rate = |times: &mut [f64]| input.items.len() as f64 / median(times) / 1e6;
-    println!(
-        "{keys:?}, {name}: M updates/s without facts {:.2}, without limits {:.2}, with limits {:.2}",
-        rate(&mut without),
-        rate(&mut idle),
-        rate(&mut with)
-    );
-    need("idle graph to none", to_empty, IDLE_MAX);
-    need("with limits to without", to_idle, LIMITED_MAX);
+    let name = |what| format!("{keys:?}, {name}: {what}");
+    row(&name("M updates/s without facts"), rate(&mut without), None);
+    row(&name("M updates/s without limits"), rate(&mut idle), None);
+    row(&name("M updates/s with limits"), rate(&mut with), None);
+    row(&name("idle graph to none"), to_empty, Some(IDLE_MAX));
+    row(&name("with limits to without"), to_idle, Some(LIMITED_MAX));
 }
 
-fn need(what: &str, seen: f64, most: f64) {
-    println!(
-        "    {what:<28} {seen:>9.4}  at most {most:>9.4}  {}",
-        if seen <= most { "met" } else { "NOT MET" }
-    );
+/// A row of the table.
+fn row(what: &str, seen: f64, most: Option<f64>) {
+    match most {
+        None => println!("{what:<48} {seen:>10.4}"),
+        Some(most) => {
+            let verdict = if seen <= most { "met" } else { "NOT MET" };
+            println!("{what:<48} {seen:>10.4} {most:>10.4}  {verdict}");
+        }
+    }
 }
 
 /// The middle of some numbers.
