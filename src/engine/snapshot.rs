@@ -10,8 +10,8 @@
 //! | 6 keys | `Vec<(key hash, fingerprint, stamp)>`: one |
 //! | 7 series | `SeriesState`, one behind the other: many |
 //! | 8 used | `Vec<(hash of an API key, when it was last used)>`: one |
-//! | 10 crossings | `Vec<(Epoch, Crossing)>` that the store lacked: one, if there are any |
 //! | 9 lapsed | `Vec<(business, customer)>` whose subscription has ended: one, if there are any |
+//! | 10 crossings | `Vec<(Epoch, Crossing)>` that the store lacked: one, if there are any |
 //!
 //! Definitions stand still (control's gate) from the barrier until they have been copied; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on

@@ -9,6 +9,8 @@
 //! again after a pause that doubles, with jitter; an error that needs a human is tried at the longest pause. A store whose
 //! progress went back has lost what the engine no longer holds: nothing is written until a restart replays it.
 //!
+//! Messages about crossings go in a transaction of their own behind the part, with a progress of their own.
+//!
 //! Definitions ride in the next part; when no emission comes they go on their own after `Options::definitions_delay`.
 //! What this does not do: decide what is due, or drop anything.
 

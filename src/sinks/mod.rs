@@ -1,8 +1,9 @@
 //! Sinks: what leaves the engine for good.
 //!
-//! In: emissions (the changed rows of one batch class at one time entry) and definitions, handed over by the engine
-//! without blocking it. Out: transactions of the store, and a word back once they are in. The engine keeps what it has not
-//! heard back about: the rows dirty, the journal unpruned.
+//! In: emissions (the changed rows of one batch class at one time entry), definitions and crossings of limits, handed over
+//! by the engine without blocking it. Out: transactions of the store, and a word back once they are in. The engine keeps
+//! what it has not heard back about: the rows dirty, the journal unpruned, the crossings held. What crossings have put into
+//! the outbox is delivered from there, on a thread of its own (`webhooks`).
 //!
 //! Invariants:
 //! 1. Emissions reach the store in the order in which they were taken, of whatever class: one that is stuck holds up all,
