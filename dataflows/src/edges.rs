@@ -45,7 +45,7 @@ impl Shape {
         }
     }
 
-    /// How far the value of a tally may rise without an edge, in nano-units: any rise by less is none. 0 where that cannot
+    /// How far the value of a tally may rise without an edge, in nano-units: any rise by less is none; the greatest if there is none ahead. 0 where that cannot
     /// be told so simply; a sum that falls may always be one.
     pub fn quiet_rise(&self, tally: &Tally) -> i64 {
         let Some(limit) = self.limit else { return i64::MAX };
@@ -66,7 +66,7 @@ impl Shape {
             bound.div_euclid(100) + i128::from(bound.rem_euclid(100) != 0)
         });
         let next = ahead.chain(breach).map(|edge| edge - value.0).min();
-        next.map_or(i64::MAX, |rise| i64::try_from(rise).unwrap_or(i64::MAX))
+        next.map_or(i64::MAX, |rise| i64::try_from(rise).unwrap_or(i64::MAX).min(i64::MAX - 1))
     }
 }
 

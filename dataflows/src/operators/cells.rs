@@ -113,6 +113,17 @@ impl Sums {
         self.marked_count |= marks;
     }
 
+    /// The sum, or the number of updates in nano-units, after one more.
+    #[inline(always)]
+    pub fn counted_with(&self, amount: Amount, counts: bool) -> i128 {
+        if counts { (self.count() as i128 + 1) * Amount::UNIT } else { self.sum() + amount.0 }
+    }
+
+    /// The sum, or the number of updates in nano-units.
+    pub fn counted(&self, counts: bool) -> i128 {
+        if counts { self.count() as i128 * Amount::UNIT } else { self.sum() }
+    }
+
     #[inline(always)]
     fn sum(&self) -> i128 {
         i128::from(self.sum_high) << 64 | i128::from(self.sum_low)
@@ -190,6 +201,28 @@ pub(crate) struct Cell {
 impl Default for Cell {
     fn default() -> Self {
         Cell { sums: Sums::default(), window: 0, newest: NONE, base: NONE, flags: Flags::CLOSED }
+    }
+}
+
+impl Cell {
+    /// Whether the sum of the newest window, with one more amount, is one that is far from an edge. Wherever it says no there
+    /// may still be none.
+    #[inline(always)]
+    pub fn is_far_with(&self, amount: Amount) -> bool {
+        let (low, high) = (amount.0 as u64, (amount.0 >> 64) as i64);
+        let below = (1 << (2 * (self.flags.0 >> Flags::QUIET))) - 1;
+        // Where both are below 2^62 nothing is negative and nothing carries.
+        let beyond = self.sums.sum_high | high | ((self.sums.sum_low | low) >> 62) as i64;
+        beyond == 0 && self.sums.sum_low.wrapping_add(low) < below
+    }
+
+    /// No edge is found while the sum of the newest window is below this, in nano-units: kept as a power of four less one, 0
+    /// where nothing is known.
+    pub fn set_quiet_below(&mut self, nanos: i64) {
+        let is_sum = !self.flags.has(Flags::COUNTS);
+        let known = u64::try_from(nanos).ok().filter(|_| is_sum);
+        let power = known.map_or(0, |nanos| (nanos + 1).ilog2() / 2);
+        self.flags.0 = self.flags.0 & !(31 << Flags::QUIET) | power << Flags::QUIET;
     }
 }
 
@@ -272,9 +305,11 @@ pub(crate) struct Past {
 /// | 12-13 | 0: closed, 1: in this layout, 2: in a ledger |
 /// | 14 | updates past the limit are refused |
 /// | 15 | it has a limit that lets them: edges are looked for |
-/// | 16-23 | number of older windows that are dirty; 255: that many or more |
-/// | 24-27 | flush interval of the shape: a first update need not look it up |
-/// | 28 | its value counts updates |
+/// | 16-20 | number of older windows that are dirty; 31: that many or more |
+/// | 21 | its value counts updates |
+/// | 22 | every event belongs to its one live period |
+/// | 23-26 | flush interval of the shape: a first update need not look it up |
+/// | 27-31 | how far its newest window is quiet, see `Cell::set_quiet_below` |
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(pub u32);
 
@@ -295,11 +330,17 @@ impl Flags {
     pub const STORED: u32 = 1 << 11;
     /// Updates past the limit are refused: each is judged, on the slow path.
     pub const BLOCKS: u32 = 1 << 14;
-    /// It has a limit that does not refuse: what an update may do to it is looked up in `rooms`.
+    /// It has a limit that does not refuse: `crossings` says how edges are found.
     pub const LIMITED: u32 = 1 << 15;
     /// Its value counts updates, whatever their amounts.
-    pub const COUNTS: u32 = 1 << 28;
+    pub const COUNTS: u32 = 1 << 21;
+    /// Every event belongs to its one live period.
+    pub const ENDLESS: u32 = 1 << 22;
+    /// That many older windows are dirty, or more.
+    pub const OLDER_DIRTY_MAX: u32 = 31;
     const UNTOUCHED: u32 = 15;
+    const SHAPE_FLUSH: u32 = 23;
+    const QUIET: u32 = 27;
 
     /// What the series of one log have in common.
     pub fn of_log(flush: usize, class: usize) -> Flags {
@@ -321,7 +362,7 @@ impl Flags {
     /// Index of the flush interval that the series has, or will have from its first update on.
     #[inline(always)]
     pub fn shape_flush(self) -> usize {
-        (self.0 >> 24 & 15) as usize
+        (self.0 >> Self::SHAPE_FLUSH & 15) as usize
     }
 
     /// The series has had an update.
@@ -329,14 +370,19 @@ impl Flags {
         self.0 = self.0 & !15 | self.shape_flush() as u32;
     }
 
-    /// Number of older windows that are dirty; 255 says that many or more.
+    /// The bits of a shape's flush interval.
+    pub const fn of_flush(index: u32) -> u32 {
+        index << Self::SHAPE_FLUSH
+    }
+
+    /// Number of older windows that are dirty; the greatest says that many or more.
     pub fn older_dirty(self) -> u32 {
-        self.0 >> 16 & 0xff
+        self.0 >> 16 & Self::OLDER_DIRTY_MAX
     }
 
     /// Sets the number of older windows that are dirty.
     pub fn set_older_dirty(&mut self, count: u32) {
-        self.0 = self.0 & !(0xff << 16) | count.min(0xff) << 16;
+        self.0 = self.0 & !(Self::OLDER_DIRTY_MAX << 16) | count.min(Self::OLDER_DIRTY_MAX) << 16;
     }
 
     /// Index of the batch class.

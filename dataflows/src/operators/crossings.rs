@@ -8,30 +8,69 @@
 //! An edge is a function of the two tallies and the limit (`edges`): there is no state to lose, a replay finds the same.
 //! A period that is no longer open has none, as it has no breach.
 //!
-//! Cost: `rooms` holds for each series how far the value of its newest live period may rise before there can be an edge, so
-//! that an update of the newest window compares and subtracts 8 bytes. What is not known (0), falls, opens a window, or
-//! belongs to another operation or operator than a sum or count that rises towards its limit, goes the slow path of meter.
+//! Cost: `edges` holds for each series to what its newest window may count before there can be an edge, and the flags hold a
+//! power of four below it: an update of a series that is far from its limit touches nothing but the cell, one that is nearer
+//! reads 8 bytes more. What is not known, falls, or belongs to another operation or operator than a sum or count that rises
+//! towards its limit, goes the slow path of meter with its tallies; so does one that opens or is behind the newest window of
+//! a `reset` series, since that may be another period.
 
 use super::calendar::is_open;
-use super::cells::Flags;
+use super::cells::{Cell, Flags};
 use super::meter::{Meter, Output};
 use crate::types::{Amount, Crossing, EffectiveLimit, Micros, Shape, Tally};
 
-/// What an update of a count adds.
-const ONE: i64 = Amount::UNIT as i64;
+/// The next edge of a series whose limit or value has changed since somebody looked.
+pub(super) const UNKNOWN: i64 = i64::MIN;
+/// There is none ahead.
+const NEVER: i64 = i64::MAX;
 
-/// Takes the rise of an update from the room there is; false, and nothing taken, if it may be an edge.
-#[inline(always)]
-pub(super) fn take_room(room: &mut i64, flags: Flags, amount: Amount) -> bool {
-    let rise = if flags.has(Flags::COUNTS) { i128::from(ONE) } else { amount.0 };
-    let is_quiet = rise >= 0 && rise < i128::from(*room);
-    if is_quiet {
-        *room -= rise as i64;
-    }
-    is_quiet
+/// Whether an update of the newest window can be no edge.
+#[inline(never)]
+pub(super) fn is_quiet(cell: &Cell, amount: Amount, edge: i64) -> bool {
+    let counts = cell.flags.has(Flags::COUNTS);
+    let is_rise = amount.0 >= 0 || counts;
+    is_rise && edge != UNKNOWN && cell.sums.counted_with(amount, counts) < i128::from(edge)
+}
+
+/// An edge that is ahead: a great one is looked for again on the way.
+fn packed(edge: i128) -> i64 {
+    edge.clamp(i128::from(UNKNOWN), i128::from(NEVER) - 1) as i64
 }
 
 impl Meter {
+    /// What an update that is no edge, whatever window it belongs to, will bring the newest window to if that is its own; none
+    /// if it may be one.
+    pub(super) fn quiet_before(&self, slot: u32, flags: Flags, amount: Amount) -> Option<i128> {
+        if !flags.is_plain()
+            || flags.has(Flags::BLOCKS)
+            || flags.has(Flags::LIMITED) && !flags.has(Flags::ENDLESS)
+        {
+            return None;
+        }
+        let cell = self.plain.cells.get(slot);
+        let is_quiet = !flags.has(Flags::LIMITED)
+            || cell.is_far_with(amount)
+            || is_quiet(cell, amount, *self.plain.edges.get(slot));
+        is_quiet.then(|| cell.sums.counted_with(amount, flags.has(Flags::COUNTS)))
+    }
+
+    /// Such an update was added: what it did not bring to the newest window went to the rest of its period, where the edge is
+    /// as far nearer.
+    pub(super) fn keep_edge(&mut self, slot: u32, expected: i128) {
+        let cell = self.plain.cells.get_mut(slot);
+        if !cell.flags.is_plain() || !cell.flags.has(Flags::LIMITED) {
+            return;
+        }
+        let elsewhere = expected - cell.sums.counted(cell.flags.has(Flags::COUNTS));
+        if elsewhere != 0 {
+            let edge = self.plain.edges.get_mut(slot);
+            if *edge != NEVER {
+                *edge = packed(i128::from(*edge) - elsewhere);
+            }
+            cell.set_quiet_below(*edge);
+        }
+    }
+
     /// The tally of the live period of an event, where edges are looked for.
     pub(super) fn watched_tally(&self, slot: u32, event_at: Micros) -> Option<Tally> {
         let shape = self.shape(slot);
@@ -56,13 +95,21 @@ impl Meter {
         }));
     }
 
-    /// The room of a series whose value or limit has changed.
-    pub(super) fn make_room(&mut self, slot: u32) {
+    /// Looks for the next edge of a series whose value or limit has changed.
+    pub(super) fn find_edge(&mut self, slot: u32) {
         let flags = self.plain.flags(slot);
-        if flags.is_plain() && flags.has(Flags::LIMITED) && flags.is_touched() {
-            let room = self.plain.shape(slot).quiet_rise(&self.plain.current(slot));
-            *self.plain.rooms.get_mut(slot) = room;
+        if !flags.is_plain() || !flags.has(Flags::LIMITED) {
+            return;
         }
+        let rise = self.plain.shape(slot).quiet_rise(&self.plain.current(slot));
+        let cell = self.plain.cells.get_mut(slot);
+        let edge = match rise {
+            0 => UNKNOWN,
+            NEVER => NEVER,
+            rise => packed(i128::from(rise) + cell.sums.counted(flags.has(Flags::COUNTS))),
+        };
+        cell.set_quiet_below(edge);
+        *self.plain.edges.get_mut(slot) = edge;
     }
 
     /// Another effective limit. Nothing is news at a start, which only brings back what was.
@@ -81,6 +128,7 @@ impl Meter {
             return;
         }
         self.reshape(slot, shape);
+        self.find_edge(slot);
         if !is_news {
             return;
         }

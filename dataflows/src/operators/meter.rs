@@ -22,7 +22,7 @@ use super::batch::PackedBatch;
 use super::cells::{Flags, moment};
 use super::cleanup::{self, Cleanup};
 use super::convert::When;
-use super::crossings::take_room;
+use super::crossings::is_quiet;
 use super::dirty::DirtySet;
 use super::ids::Ids;
 use super::ledger::Ledger;
@@ -183,11 +183,13 @@ impl Meter {
                 if (end.wrapping_sub(event_at.0) as u64).wrapping_sub(1) < length_micros as u64 {
                     // One test for what is rare, as it was for `cleanup_after` alone: a series without a limit pays
                     // nothing for those that have one.
-                    if cell.flags.has(Flags::WATCHED | Flags::BLOCKS | Flags::LIMITED) {
-                        let flags = cell.flags;
+                    let flags = cell.flags;
+                    if flags.has(Flags::WATCHED | Flags::BLOCKS | Flags::LIMITED)
+                        && (flags.has(Flags::WATCHED | Flags::BLOCKS) || !cell.is_far_with(update.amount))
+                    {
                         if flags.has(Flags::BLOCKS)
                             || flags.has(Flags::LIMITED)
-                                && !take_room(self.plain.rooms.get_mut(update.slot), flags, update.amount)
+                                && !is_quiet(cell, update.amount, *self.plain.edges.get(update.slot))
                         {
                             self.apply_update(update, None, out);
                             continue;
@@ -225,14 +227,15 @@ impl Meter {
         if let Some(cell) = self.plain.cells.find(update.slot) {
             let into_micros = update.event_at.0 - moment(cell.window).0;
             let rolls = into_micros >= LENGTHS_MICROS[cell.flags.flush()] && !cell.flags.has(Flags::PERIODIC);
-            if into_micros < 0 || rolls {
+            let is_other = into_micros < 0 || rolls;
+            if is_other {
                 self.plain.prefetch_older(cell, update.event_at);
+            }
+            if cell.flags.has(Flags::LIMITED) && (is_other || !cell.is_far_with(Amount::ZERO)) {
+                prefetch(self.plain.edges.get(update.slot));
             }
             if cell.flags.has(Flags::WATCHED) {
                 self.cleanup.prefetch(update.slot);
-            }
-            if cell.flags.has(Flags::LIMITED) {
-                prefetch(self.plain.rooms.get(update.slot));
             }
         }
     }
@@ -257,7 +260,8 @@ impl Meter {
         let event_at = if is_arrival_only { arrival } else { update.event_at };
         let outcome = self.judge(update, flags, event_at, id, out);
         if outcome == Outcome::Admitted {
-            let before = self.watched_tally(slot, event_at);
+            let quiet = self.quiet_before(slot, flags, update.amount);
+            let before = if quiet.is_some() { None } else { self.watched_tally(slot, event_at) };
             if let Some(quiet_max_secs) = self.quiet_max_secs(slot) {
                 self.note_arrival(slot, quiet_max_secs);
             }
@@ -265,7 +269,10 @@ impl Meter {
             if let Some(before) = before {
                 self.note_update(slot, event_at, &before, out);
             }
-            self.make_room(slot);
+            match quiet {
+                Some(before) => self.keep_edge(slot, before),
+                None => self.find_edge(slot),
+            }
             out.admitted += 1;
             out.late += u64::from(is_late(event_at, flush, arrival));
         }

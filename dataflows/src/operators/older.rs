@@ -76,11 +76,11 @@ impl Plain {
         if cell.flags.has(Flags::PERIODIC) { self.in_log(cell, slot, when) } else { self.in_ring(cell, when) }
     }
 
-    /// The dirty ones among them, `count` of which there are (255: that many or more).
+    /// The dirty ones among them, `count` of which there are (the greatest: that many or more).
     pub(super) fn dirty_older(&self, slot: u32, count: u32) -> Vec<Older> {
         let cell = self.cells.get(slot);
         let mut older = match self.logs.of(cell.flags).filter(|_| cell.flags.has(Flags::PERIODIC)) {
-            Some(log) if count < 0xff => newest_dirty(log, cell.newest, slot, count),
+            Some(log) if count < Flags::OLDER_DIRTY_MAX => newest_dirty(log, cell.newest, slot, count),
             _ => self.older(slot, When::Now),
         };
         older.retain(|older| older.sums.is_dirty());

@@ -11,6 +11,7 @@ use super::cells::{Base, Cell, Flags, NONE, Past, Record, Sums, moment, packed_s
 use super::chunks::{Chunks, Slab};
 use super::cleanup::quiet_max_secs;
 use super::convert::When;
+use super::crossings::UNKNOWN;
 use super::log::Log;
 use super::older::{Logs, Older, has_left};
 use super::shapes::Shapes;
@@ -51,7 +52,7 @@ pub(crate) struct Plain {
     pub(super) pasts: Slab<Past>,
     pub(super) shapes: Shapes,
     /// By slot: see `crossings`.
-    pub(super) rooms: Chunks<i64>,
+    pub(super) edges: Chunks<i64>,
     /// Number of series.
     open: usize,
     /// Number of series that have had an update.
@@ -69,8 +70,8 @@ impl Plain {
     pub fn open(&mut self, slot: u32, series: SeriesId, shape: &Shape) {
         self.cells.reach(slot);
         self.cold.reach(slot);
-        self.rooms.reach(slot);
-        *self.rooms.get_mut(slot) = 0;
+        self.edges.reach(slot);
+        *self.edges.get_mut(slot) = UNKNOWN;
         *self.cold.get_mut(slot) = Cold { series, shape: self.shapes.acquire(shape) };
         *self.cells.get_mut(slot) = Cell { flags: flags(shape), ..Cell::default() };
         self.open += 1;
@@ -138,7 +139,7 @@ impl Plain {
         let before = std::mem::replace(&mut self.cold.get_mut(slot).shape, number);
         self.shapes.release(before);
         self.cells.get_mut(slot).flags = flags;
-        *self.rooms.get_mut(slot) = 0;
+        *self.edges.get_mut(slot) = UNKNOWN;
         if !shape.stored {
             self.mark_stored(slot);
         }
@@ -501,7 +502,7 @@ impl Plain {
 
     /// Memory, in bytes.
     pub fn resident_bytes(&self) -> usize {
-        let cells = self.cells.resident_bytes() + self.rooms.resident_bytes();
+        let cells = self.cells.resident_bytes() + self.edges.resident_bytes();
         let cold = self.cold.resident_bytes();
         let records = self.records.resident_bytes() + self.logs.resident_bytes();
         let periods = self.bases.resident_bytes() + self.pasts.resident_bytes();
@@ -525,14 +526,15 @@ pub(super) fn flags(shape: &Shape) -> Flags {
     Flags(
         Flags::PLAIN
             | (shape.batch as u32) << 4
-            | (shape.flush as u32) << 24
+            | Flags::of_flush(shape.flush as u32)
             | flag(shape.max_event_age_secs == 0, Flags::ARRIVAL_ONLY)
             | flag(shape.window_is_period(), Flags::PERIODIC)
             | flag(shape.stored, Flags::STORED)
             | flag(quiet_max_secs(shape).is_some(), Flags::WATCHED)
             | flag(shape.blocks(), Flags::BLOCKS)
             | flag(shape.limit.is_some() && !shape.blocks(), Flags::LIMITED)
-            | flag(shape.operation == Operation::Count, Flags::COUNTS),
+            | flag(shape.operation == Operation::Count, Flags::COUNTS)
+            | flag(shape.metric_type != MetricType::Reset, Flags::ENDLESS),
     )
 }
 
