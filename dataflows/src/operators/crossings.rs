@@ -147,3 +147,93 @@ impl Meter {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Driver, Settings};
+    use crate::types::{
+        Action, Command, Edge, Limit, LimitSource, MetricType, NO_REPLY, Notify, Operation, Operator,
+        SeriesId, Span, Update, Work,
+    };
+    use proptest::prelude::*;
+
+    /// When the first update arrives.
+    const NOON: i64 = 12 * 3_600;
+
+    fn shape(operation: Operation, metric_type: MetricType, bound: i64, notify: &[u16]) -> Shape {
+        let value = Amount::from_units(bound);
+        Shape {
+            operation,
+            metric_type,
+            flush: Span::M1,
+            reset: Span::M1,
+            initial_value: Amount::ZERO,
+            batch: Span::S15,
+            stored: true,
+            limit: Some(Limit { value, operator: Operator::Gte, action: Action::Deny }),
+            limit_source: LimitSource::Series,
+            notify: Notify::new(notify),
+            max_event_age_secs: 3_600,
+            cleanup_after_days: None,
+        }
+    }
+
+    /// The edges that a worker finds, update by update: (seconds since the last, seconds of age, units).
+    fn found(shape: Shape, sent: &[(i64, i64, i64)]) -> Vec<Vec<Edge>> {
+        let sent = sent.to_vec();
+        timely::execute_directly(move |worker| {
+            let mut driver = Driver::new(worker, &Settings { workers: 1, dedup_horizon_secs: 3_600 });
+            let mut output = Output::default();
+            let commands = vec![Command::Open { slot: 0, series: SeriesId(1), shape }];
+            driver.submit(Work::Commands { epoch: 1, stamp: Micros::from_seconds(NOON), commands });
+            let mut now = NOON;
+            for (epoch, (passed, age, units)) in (2..).zip(&sent) {
+                now += passed;
+                let (event_at, amount) = (Micros::from_seconds(now - age), Amount::from_units(*units));
+                let updates = vec![Update { slot: 0, item: NO_REPLY, event_at, amount }];
+                driver.submit(Work::Updates {
+                    epoch,
+                    stamp: Micros::from_seconds(now),
+                    updates,
+                    ids: Vec::new(),
+                });
+                driver.step(worker, &mut output);
+            }
+            driver.close(worker);
+            let mut edges = output.crossings.iter().map(|crossing| crossing.edge);
+            let mut by_epoch = vec![Vec::new(); sent.len()];
+            for (epoch, count) in &output.crossed {
+                by_epoch[*epoch as usize - 2].extend(edges.by_ref().take(*count));
+            }
+            by_epoch
+        })
+    }
+
+    /// The same by looking at every tally.
+    fn expected(shape: Shape, sent: &[(i64, i64, i64)]) -> Vec<Vec<Edge>> {
+        let (mut tallies, mut now) = (std::collections::BTreeMap::new(), NOON);
+        let edges = sent.iter().map(|(passed, age, units)| {
+            now += passed;
+            let period = if shape.metric_type == MetricType::Reset { (now - age).div_euclid(60) } else { 0 };
+            let tally = tallies.entry(period).or_insert(Tally::EMPTY);
+            let before = std::mem::replace(tally, tally.merge(Tally::of(Amount::from_units(*units))));
+            shape.edges(&before, tally).collect()
+        });
+        edges.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_edge_is_missed_however_near_or_far_it_is(
+            operation in proptest::sample::select(vec![Operation::Sum, Operation::Count, Operation::Max]),
+            metric_type in proptest::sample::select(vec![MetricType::Checkpoint, MetricType::Reset]),
+            bound in 1..400i64,
+            notify in proptest::collection::vec(1..130u16, 0..3),
+            sent in proptest::collection::vec((0..40i64, prop_oneof![3 => Just(0), 1 => 0..240i64], -3..20i64), 1..80),
+        ) {
+            let shape = shape(operation, metric_type, bound, &notify);
+            prop_assert_eq!(found(shape, &sent), expected(shape, &sent));
+        }
+    }
+}
