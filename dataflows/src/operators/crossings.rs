@@ -179,8 +179,8 @@ mod tests {
         }
     }
 
-    /// The edges that a worker finds, update by update: (seconds since the last, seconds of age, units).
-    fn found(shape: Shape, sent: &[(i64, i64, i64)]) -> Vec<Vec<Edge>> {
+    /// The edges that a worker finds, update by update: (seconds since the last, seconds of age, amount).
+    fn found(shape: Shape, sent: &[(i64, i64, Amount)]) -> Vec<Vec<Edge>> {
         let sent = sent.to_vec();
         timely::execute_directly(move |worker| {
             let mut driver = Driver::new(worker, &Settings { workers: 1, dedup_horizon_secs: 3_600 });
@@ -188,9 +188,9 @@ mod tests {
             let commands = vec![Command::Open { slot: 0, series: SeriesId(1), shape }];
             driver.submit(Work::Commands { epoch: 1, stamp: Micros::from_seconds(NOON), commands });
             let mut now = NOON;
-            for (epoch, (passed, age, units)) in (2..).zip(&sent) {
+            for (epoch, (passed, age, amount)) in (2..).zip(&sent) {
                 now += passed;
-                let (event_at, amount) = (Micros::from_seconds(now - age), Amount::from_units(*units));
+                let (event_at, amount) = (Micros::from_seconds(now - age), *amount);
                 let updates = vec![Update { slot: 0, item: NO_REPLY, event_at, amount }];
                 driver.submit(Work::Updates {
                     epoch,
@@ -211,13 +211,13 @@ mod tests {
     }
 
     /// The same by looking at every tally.
-    fn expected(shape: Shape, sent: &[(i64, i64, i64)]) -> Vec<Vec<Edge>> {
+    fn expected(shape: Shape, sent: &[(i64, i64, Amount)]) -> Vec<Vec<Edge>> {
         let (mut tallies, mut now) = (std::collections::BTreeMap::new(), NOON);
-        let edges = sent.iter().map(|(passed, age, units)| {
+        let edges = sent.iter().map(|(passed, age, amount)| {
             now += passed;
             let period = if shape.metric_type == MetricType::Reset { (now - age).div_euclid(60) } else { 0 };
             let tally = tallies.entry(period).or_insert(Tally::EMPTY);
-            let before = std::mem::replace(tally, tally.merge(Tally::of(Amount::from_units(*units))));
+            let before = std::mem::replace(tally, tally.merge(Tally::of(*amount)));
             shape.edges(&before, tally).collect()
         });
         edges.collect()
@@ -230,8 +230,10 @@ mod tests {
             metric_type in proptest::sample::select(vec![MetricType::Checkpoint, MetricType::Reset]),
             bound in 1..400i64,
             notify in proptest::collection::vec(1..130u16, 0..3),
+            unit in proptest::sample::select(vec![Amount::UNIT, Amount::UNIT / 100]),
             sent in proptest::collection::vec((0..40i64, prop_oneof![3 => Just(0), 1 => 0..240i64], -3..20i64), 1..80),
         ) {
+            let sent: Vec<_> = sent.into_iter().map(|(passed, age, units)| (passed, age, Amount(i128::from(units) * unit))).collect();
             let shape = shape(operation, metric_type, bound, &notify);
             prop_assert_eq!(found(shape, &sent), expected(shape, &sent));
         }
