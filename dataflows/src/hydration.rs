@@ -248,7 +248,11 @@ mod tests {
                         .is_some_and(|seen| seen.touched);
                 self.submit(worker, |epoch, stamp| {
                     if cut && is_seen {
-                        return Work::Commands { epoch, stamp, commands: vec![Command::Cut { slot }] };
+                        return Work::Commands {
+                            epoch,
+                            stamp,
+                            commands: vec![Command::Cut { slot, at: None }],
+                        };
                     }
                     let event_at = Micros(stamp.0 - late * Micros::PER_SECOND);
                     let amount = Amount::from_units(units);

@@ -49,8 +49,8 @@ pub enum Change {
     Open(SeriesId, Shape),
     /// It counts in another way from now on.
     Reshape(SeriesId, Shape),
-    /// A new live period begins.
-    Cut(SeriesId),
+    /// A new live period begins, at the stamp or at another moment.
+    Cut(SeriesId, Option<Micros>),
     /// A series ends.
     Close(SeriesId),
 }
@@ -160,9 +160,9 @@ impl Reference {
                     }
                 }
             }
-            Change::Cut(series) => {
+            Change::Cut(series, at) => {
                 if let Some(series) = self.series.get_mut(&series) {
-                    series.cut(stamp);
+                    series.cut(at.unwrap_or(stamp), stamp);
                 }
             }
             Change::Close(series) => {
@@ -195,7 +195,7 @@ impl Reference {
                 }
                 cleaned.extend(series.cleaning.emit(id, class, epoch));
                 let changed = series.emit(class, epoch);
-                states.extend((!changed.is_empty()).then(|| series.live_state()));
+                states.extend((!changed.is_empty()).then(|| series.live_state(at)));
                 rows.extend(changed);
             }
             emissions.push(Emission { class, rows, states, cleaned });

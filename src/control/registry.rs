@@ -204,7 +204,7 @@ impl Registry {
             }
             Definition::SeriesCut { series } => {
                 let slot = self.by_id(*series)?.slot;
-                return Some((series.worker(self.workers), Command::Cut { slot }));
+                return Some((series.worker(self.workers), Command::Cut { slot, at: None }));
             }
             Definition::PostRecorded { series, body_hash } => {
                 if self.live.contains_key(series) {

@@ -60,7 +60,7 @@ impl Story {
     }
 
     fn cut(&mut self, arrival: i64) {
-        self.reference.change(at(arrival), &Change::Cut(SERIES));
+        self.reference.change(at(arrival), &Change::Cut(SERIES, None));
     }
 
     /// Emits what changed and acknowledges it.

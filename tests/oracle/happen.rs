@@ -4,7 +4,7 @@
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Span, Window};
 
-use crate::plan::{Advance, Happening, Moment, Patch, Place, PlannedUpdate, Quiet};
+use crate::plan::{Advance, Cut, Happening, Moment, Patch, Place, PlannedUpdate, Quiet};
 
 /// What control knows of a series.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
             known.push(Known { series, shape, cuts: Vec::new(), is_closed: false, last_update: None });
             return Some(Change::Open(series, shape));
         }
-        Happening::Patch(series, _) | Happening::Cut(series) | Happening::Close(series) => {
+        Happening::Patch(series, _) | Happening::Cut(series, _) | Happening::Close(series) => {
             series % known.len()
         }
         _ => return None,
@@ -66,9 +66,16 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
             known.shape = patched(known, patch);
             Change::Reshape(known.series, known.shape)
         }
-        Happening::Cut(_) => {
-            known.cuts.push(now);
-            Change::Cut(known.series)
+        Happening::Cut(_, cut) => {
+            let at = match cut {
+                Cut::Now => now,
+                Cut::Off(seconds) => Micros(now.0 + seconds * Micros::PER_SECOND),
+                Cut::Again => known.cuts.last().copied().unwrap_or(now),
+            };
+            if cut != Cut::Again {
+                known.cuts.push(at);
+            }
+            Change::Cut(known.series, (at != now).then_some(at))
         }
         _ => {
             known.is_closed = true;

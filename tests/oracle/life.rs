@@ -246,7 +246,7 @@ impl Hand {
     fn commands(&mut self, change: &Change) -> Vec<Command> {
         let (Change::Open(series, _)
         | Change::Reshape(series, _)
-        | Change::Cut(series)
+        | Change::Cut(series, _)
         | Change::Close(series)) = *change;
         if !self.owns(series) {
             return Vec::new();
@@ -260,7 +260,7 @@ impl Hand {
                 let limit = Command::Limit { slot, limit: shape.limit.map(effective), is_news: true };
                 vec![Command::Reshape { slot, shape }, limit]
             }
-            Change::Cut(_) => vec![Command::Cut { slot }],
+            Change::Cut(_, at) => vec![Command::Cut { slot, at }],
             Change::Close(_) => vec![Command::Close { slot }],
         }
     }

@@ -183,7 +183,7 @@ impl Court {
             Change::Open(series, shape) => drop(self.shapes.insert(series, shape)),
             Change::Close(series) => drop(self.shapes.remove(&series)),
             // Nothing but the limit is described anew here, and that is for the facts to say.
-            Change::Reshape(..) | Change::Cut(_) => return,
+            Change::Reshape(..) | Change::Cut(..) => return,
         }
         self.reference.change(stamp, change);
     }

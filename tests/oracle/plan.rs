@@ -75,13 +75,23 @@ pub enum Patch {
     Everything(Shape),
 }
 
+/// Where a new live period begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    Now,
+    /// So many seconds off: an end known before, or that comes late.
+    Off(i64),
+    /// At the last one once more.
+    Again,
+}
+
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub enum Happening {
     Updates(Vec<PlannedUpdate>),
     Open(Shape),
     Patch(usize, Patch),
-    Cut(usize),
+    Cut(usize, Cut),
     Close(usize),
     Idle,
     /// A snapshot begins; so many series of it are taken after each entry that follows.
@@ -213,12 +223,16 @@ fn happening(kind: Kind) -> impl Strategy<Value = Happening> {
         20 => vec(update(), 1..6).prop_map(Happening::Updates),
         1 => shape().prop_map(Happening::Open),
         3 => (anyone.clone(), patch()).prop_map(|(series, patch)| Happening::Patch(series, patch)),
-        4 => anyone.clone().prop_map(Happening::Cut),
+        4 => (anyone.clone(), cut()).prop_map(|(series, cut)| Happening::Cut(series, cut)),
         1 => anyone.prop_map(Happening::Close),
         2 => Just(Happening::Idle),
         interrupted => (1usize..4).prop_map(Happening::Snapshot),
         interrupted => restart,
     ]
+}
+
+fn cut() -> impl Strategy<Value = Cut> {
+    prop_oneof![3 => Just(Cut::Now), 2 => (0i64..=300).prop_map(Cut::Off), 1 => (-90i64..0).prop_map(Cut::Off), 2 => Just(Cut::Again)]
 }
 
 pub fn update() -> impl Strategy<Value = PlannedUpdate> {

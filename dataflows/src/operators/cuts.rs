@@ -13,12 +13,13 @@ use crate::types::{Amount, ClassSet, Micros, PeriodState, Shape, Span, Tally};
 const CUTS_MAX: usize = 1_024;
 
 impl Ledger {
-    /// A new live period begins at the arrival stamp. Returns the class that has something to emit now: where no row tells
-    /// the store of the period, the newest is written again, since states come with rows.
-    pub fn cut(&mut self, now: &Tick) -> Option<Span> {
-        let before = self.live_state();
-        let changed = self.begin_period(now);
-        if self.live_state() == before {
+    /// A new live period begins. Returns the class that has something to emit now: where no row tells the store of the
+    /// period, the newest is written again, since states come with rows. So it is when a cut comes again that was ahead.
+    pub fn cut(&mut self, at: Micros, now: &Tick) -> Option<Span> {
+        let (before, is_new) = (self.live_state(now), !self.state.cuts.contains(&at));
+        let changed = if is_new { self.begin_period(at, now) } else { None };
+        let is_told = if is_new { self.live_state(now) == before } else { at > now.high };
+        if is_told {
             return changed;
         }
         let class = self.class(now.arrival);
@@ -26,18 +27,15 @@ impl Ledger {
         class.filter(|_| newest.is_some_and(|newest| mark(&mut newest.state, class))).or(changed)
     }
 
-    fn begin_period(&mut self, now: &Tick) -> Option<Span> {
-        let at = now.arrival;
-        if self.state.cuts.last().is_some_and(|&last| last >= at) {
-            return None;
-        }
+    fn begin_period(&mut self, at: Micros, now: &Tick) -> Option<Span> {
         self.evict(now);
-        let (class, old) = (self.class(at), self.calendar().period(at));
+        let (class, old) = (self.class(now.arrival), self.calendar().period(at));
         let kin: Vec<bool> = {
             let calendar = self.calendar();
             self.entries.iter().map(|entry| calendar.period(entry.state.start).start == old.start).collect()
         };
-        self.state.cuts.push(at);
+        let place = self.state.cuts.partition_point(|&cut| cut < at);
+        self.state.cuts.insert(place, at);
         if self.state.cuts.len() > CUTS_MAX {
             self.state.cuts.remove(0);
         }

@@ -260,14 +260,21 @@ impl Ledger {
         let owners: Vec<_> = (self.entries.iter().filter(|entry| !entry.state.left))
             .map(|entry| calendar.period(entry.state.start).start)
             .collect();
-        let newest = self.state.periods.last().map(|period| period.start);
+        let newest = self.newest_period(now).map(|period| period.start);
         self.state.periods.retain(|period| {
             let bounds = Period { start: period.start, end: period.end };
-            Some(period.start) == newest
+            newest.is_none_or(|newest| period.start >= newest)
                 || owners.contains(&period.start)
                 || period.end.is_none_or(|end| end > horizon)
                 || is_open(calendar.shape, bounds, now.arrival)
         });
+    }
+
+    fn newest_period(&self, now: &Tick) -> Option<&PeriodState> {
+        let has_begun = |period: &&PeriodState| {
+            period.tally.count > 0 || period.start.is_none_or(|start| start <= now.high)
+        };
+        self.state.periods.iter().rfind(has_begun)
     }
 
     pub(super) fn find(&self, start: Micros) -> Result<usize, usize> {
@@ -365,9 +372,9 @@ impl Ledger {
         self.state.merges.iter().any(|merge| merge.class == class && merge.upper.is_some())
     }
 
-    /// The newest live period.
-    pub fn live_state(&self) -> LiveState {
-        let newest = self.state.periods.last();
+    /// The newest live period: one ahead only if it has updates already.
+    pub fn live_state(&self, now: &Tick) -> LiveState {
+        let newest = self.newest_period(now);
         let (period_start, tally) =
             newest.map_or((None, Tally::EMPTY), |newest| (newest.start, newest.tally));
         LiveState { series: self.state.series, period_start, tally, value: self.state.shape.value(&tally) }

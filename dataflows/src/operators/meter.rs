@@ -359,9 +359,10 @@ impl Meter {
                 self.limit(slot, limit, is_news, out);
                 out.crossed_in(epoch, found);
             }
-            Command::Cut { slot } => {
+            Command::Cut { slot, at } => {
+                let at = at.unwrap_or(self.tick.arrival);
                 self.give_ledger(slot);
-                let class = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.cut(&self.tick));
+                let class = self.ledgers.get_mut(&slot).and_then(|ledger| ledger.cut(at, &self.tick));
                 if let Some(class) = class {
                     self.classes[class as usize].insert(slot, self.tick.arrival);
                 }
@@ -423,7 +424,7 @@ impl Meter {
                     continue;
                 }
                 let (has_rows, has_merges) = ledger.emit(class, upper, &mut batch.rows);
-                batch.states.extend(has_rows.then(|| ledger.live_state()));
+                batch.states.extend(has_rows.then(|| ledger.live_state(&self.tick)));
                 if has_merges {
                     self.classes[class as usize].merging.push(slot);
                 }

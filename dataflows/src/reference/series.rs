@@ -168,9 +168,11 @@ impl Series {
         }
     }
 
-    fn newest_period(&self) -> Option<Option<Micros>> {
+    /// One ahead only if it has updates.
+    fn newest_period(&self, now: Micros) -> Option<Option<Micros>> {
         let of_updates = self.updates.iter().filter(|update| update.counted).map(|update| update.period);
-        of_updates.chain(self.cuts.iter().map(|cut| self.period(*cut))).max()
+        let begun = self.cuts.iter().filter(|cut| **cut <= now).map(|cut| self.period(*cut));
+        of_updates.chain(begun).max()
     }
 
     pub(super) fn reading(&self, tally: &Tally) -> Amount {
@@ -221,7 +223,7 @@ impl Series {
         let (key, period) = (self.key(event_at), self.period(event_at));
         let resident = !self.is_old(key, arrival) || self.is_resident(key);
         let has_window = self.residents().into_iter().any(|window| self.period(window) == period);
-        let is_newest = self.newest_period().is_none_or(|newest| period >= newest);
+        let is_newest = self.newest_period(arrival).is_none_or(|newest| period >= newest);
         let counted = self.is_open(event_at, arrival) || is_newest || has_window;
         self.updates.push(Admitted { arrival, amount, key, period, resident, counted });
         if !resident && self.shape.stored {
@@ -230,18 +232,18 @@ impl Series {
         self.mark_changed(&before, arrival);
     }
 
-    /// A new live period begins at the arrival, for what comes from now on.
-    pub(super) fn cut(&mut self, arrival: Micros) {
+    /// A new live period begins at a moment, for what comes from now on.
+    pub(super) fn cut(&mut self, at: Micros, arrival: Micros) {
         self.let_windows_leave(arrival);
-        let (before, live) = (self.contents(), self.live_state());
-        if self.cuts.last() != Some(&arrival) {
-            self.cuts.push(arrival);
+        let (before, live) = (self.contents(), self.live_state(arrival));
+        let is_again = self.cuts.contains(&at);
+        if !is_again {
+            self.cuts.push(at);
         }
         self.mark_changed(&before, arrival);
         // A live period comes to the store with a row, changed or not.
-        if let (Some((newest, _)), true) =
-            (self.contents().pop_last(), self.live_state() != live && self.shape.stored)
-        {
+        let is_news = if is_again { at <= arrival } else { self.live_state(arrival) != live };
+        if let (Some((newest, _)), true) = (self.contents().pop_last(), is_news && self.shape.stored) {
             let class = self.class(arrival);
             self.dirty.entry((newest, class)).or_insert(arrival);
         }
@@ -350,9 +352,9 @@ impl Series {
         Standing { value, tally, period_start, period_end, breached, limit, limit_source, touched, refused }
     }
 
-    /// The newest live period.
-    pub(super) fn live_state(&self) -> LiveState {
-        let period_start = self.newest_period().flatten();
+    /// The newest live period: one ahead only if it has updates already.
+    pub(super) fn live_state(&self, now: Micros) -> LiveState {
+        let period_start = self.newest_period(now).flatten();
         let tally = self.period_tally(period_start, &self.updates);
         LiveState { series: self.id, period_start, tally, value: self.reading(&tally) }
     }

@@ -103,10 +103,14 @@ pub enum Command {
         /// Whether anybody is to hear of it. Not so at a start, which brings back what was.
         is_news: bool,
     },
-    /// A new live period begins at the epoch's stamp (admin reset, or a start with `restore_on_startup: false`).
+    /// A new live period begins: at the epoch's stamp (admin reset, or a start with `restore_on_startup: false`), or where
+    /// a billing period ends. Again at its moment or behind it, it makes the store hear of the new period.
     Cut {
         /// Which.
         slot: u32,
+        /// The first moment of the new period; none is the stamp. It is ahead of the stamp by no more than events may be,
+        /// if no event may be counted in the wrong period.
+        at: Option<Micros>,
     },
     /// The series is deleted: its state goes, updates behind this are `Gone`. The slot is not used again.
     Close {

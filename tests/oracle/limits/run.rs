@@ -201,7 +201,7 @@ impl Hand {
     fn command(&mut self, change: &Change) -> Option<Command> {
         let (Change::Open(series, _)
         | Change::Reshape(series, _)
-        | Change::Cut(series)
+        | Change::Cut(series, _)
         | Change::Close(series)) = *change;
         if !self.owns(series) {
             return None;
@@ -210,7 +210,7 @@ impl Hand {
         Some(match *change {
             Change::Open(series, shape) => Command::Open { slot, series, shape },
             Change::Reshape(_, shape) => Command::Reshape { slot, shape },
-            Change::Cut(_) => Command::Cut { slot },
+            Change::Cut(_, at) => Command::Cut { slot, at },
             Change::Close(_) => Command::Close { slot },
         })
     }
