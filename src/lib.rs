@@ -34,4 +34,5 @@ pub mod journal;
 pub mod outbound;
 pub mod sinks;
 pub mod store;
+pub mod stripe;
 pub mod telemetry;
