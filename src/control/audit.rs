@@ -8,6 +8,7 @@
 //! | `key.create` `key.delete` | `business/name`, `customer_api/customer/name`, `stripe/name` |
 //! | `webhook.rotate` | `webhook` |
 //! | `plan.create` `plan.delete` `plan_limit.create` `plan_limit.change` `plan_limit.delete` | the id; series that limits begin have no entry of their own |
+//! | `stripe.event` | `type/id`: what it did is in the list of events |
 //! | `server.start` | how many definitions the service made for the tenant itself |
 //!
 //! Names only: values may be secrets. That the initial value of a repeated POST was recorded is no change of a definition and
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 
 use dataflows::types::{Actor, AuditEntry, Definition, KeyKind, Micros, SeriesKey};
 
-use super::{Change, Registry};
+use super::{Change, Registry, StripeChange};
 
 /// Who asked for a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,9 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
         }
         Change::DeletePlanLimit { business_id, limit_id } => {
             ("plan_limit.delete", business_id, limit_id.clone())
+        }
+        Change::Stripe(StripeChange { event, .. }) => {
+            ("stripe.event", &event.business_id, format!("{}/{}", event.event_type, event.event_id))
         }
         Change::RecordPost { .. } | Change::Define(_) => return None,
     })

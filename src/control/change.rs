@@ -6,6 +6,7 @@ use dataflows::types::{
 };
 
 use super::key::is_active;
+use super::stripe::{self, StripeChange};
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter, plan};
 
 /// A requested change.
@@ -117,6 +118,8 @@ pub enum Change {
         /// Which.
         limit_id: String,
     },
+    /// An event of Stripe.
+    Stripe(StripeChange),
     /// Definitions that the service itself makes at a start; taken as they are.
     Define(Vec<Definition>),
 }
@@ -168,6 +171,7 @@ impl Change {
             | Change::DeletePlan { business_id, .. }
             | Change::PutPlanLimit { limit: PlanLimit { business_id, .. }, .. }
             | Change::DeletePlanLimit { business_id, .. } => Subject::Business(business_id.clone()),
+            Change::Stripe(change) => Subject::Business(change.event.business_id.clone()),
             Change::Define(_) => Subject::Service,
         }
     }
@@ -183,6 +187,7 @@ impl Change {
                 | Change::DeletePlan { .. }
                 | Change::PutPlanLimit { .. }
                 | Change::DeletePlanLimit { .. }
+                | Change::Stripe(_)
                 | Change::Define(_)
         )
     }
@@ -249,6 +254,7 @@ impl Change {
                 registry.plans().limit(&business_id, &limit_id).ok_or(ControlError::NoSuchPlanLimit)?;
                 vec![Definition::PlanLimitDeleted { business_id, limit_id }]
             }
+            Change::Stripe(change) => stripe::decide(registry, change, next_series, now)?,
             Change::Define(definitions) => definitions,
         })
     }
@@ -339,7 +345,7 @@ pub(super) fn signable(
     if is_signed { Ok(()) } else { Err(ControlError::NoWebhookSecret) }
 }
 
-fn put_customer(
+pub(super) fn put_customer(
     registry: &Registry,
     mut record: CustomerRecord,
     must_be_new: bool,

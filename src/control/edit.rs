@@ -3,12 +3,12 @@
 
 use dataflows::types::{
     ApiKey, Business, Definition, KeyKind, Plan, PlanLimit, Sealed, SeriesId, SeriesKey, SeriesSpec,
-    StripeKey, Webhook,
+    StripeEvent, StripeKey, Webhook,
 };
 
 use super::{
     BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, Made, Origin,
-    SeriesHandle, hash_key, new_key,
+    SeriesHandle, StripeChange, hash_key, new_key,
 };
 
 /// The changes, as somebody makes them.
@@ -27,6 +27,14 @@ impl Control {
 impl Edits<'_> {
     async fn request(&self, change: Change) -> Result<Made, ControlError> {
         self.control.request(change, self.origin.clone()).await
+    }
+
+    /// An event of Stripe: as it was read, and what it did; false if it had been read before.
+    pub async fn stripe(&self, change: StripeChange) -> Result<(Option<StripeEvent>, bool), ControlError> {
+        let (business_id, event_id) = (change.event.business_id.clone(), change.event.event_id.clone());
+        let made = self.request(Change::Stripe(change)).await?;
+        let event = self.control.registry().stripe_events().get(&business_id, &event_id).cloned();
+        Ok((event, made.definitions > 0))
     }
 
     /// Definitions that the service itself makes at a start.

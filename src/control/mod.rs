@@ -12,6 +12,7 @@ mod audit;
 mod change;
 mod edit;
 mod effects;
+mod events;
 mod facts;
 mod key;
 mod lapses;
@@ -20,6 +21,8 @@ mod plans;
 mod registry;
 mod relations;
 mod secrets;
+mod stripe;
+mod subscriptions;
 mod vault;
 
 use std::collections::HashSet;
@@ -40,6 +43,7 @@ pub use audit::Origin;
 use change::Change;
 pub use edit::Edits;
 pub use effects::{Effects, LimitEdit};
+pub use events::StripeEvents;
 pub use key::{
     BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_limit_id,
     new_plan_id, new_webhook_secret,
@@ -48,6 +52,8 @@ pub use lapses::{Lapses, Who};
 pub use plans::Plans;
 pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
 pub use secrets::Secrets;
+pub use stripe::{BillingInvoice, Concerns, StripeChange, StripeWhat};
+pub use subscriptions::{EndedPeriods, Subscriptions};
 pub use vault::{OpenError, Owner, Plaintext, Purpose, SealError, Vault};
 
 /// Definition requests that may wait; more are `Overloaded`.

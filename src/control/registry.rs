@@ -17,11 +17,13 @@ use dataflows::types::{
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use super::events::StripeEvents;
 use super::facts::Facts;
 use super::key::{Credential, Principal, is_active};
 use super::lapses::Lapses;
 use super::plans::Plans;
 use super::secrets::Secrets;
+use super::subscriptions::Subscriptions;
 
 /// A live series as requests hold it: who it is and where it lives. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,7 +94,7 @@ impl SeriesFilter {
 
 /// Everything that is defined. See the header.
 pub struct Registry {
-    workers: usize,
+    pub(super) workers: usize,
     /// The server's `max_event_age` in seconds, for series without their own.
     max_event_age_secs: u32,
     businesses: HashMap<String, Business>,
@@ -100,6 +102,8 @@ pub struct Registry {
     pub(super) plans: Plans,
     pub(super) lapses: Lapses,
     pub(super) facts: Facts,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) stripe_events: StripeEvents,
     /// By the hash of the key, which is as random as it gets.
     keys: HashMap<[u8; 32], Credential, FixedState>,
     secrets: Secrets,
@@ -135,6 +139,8 @@ impl Registry {
             customers: HashMap::new(),
             plans: Plans::default(),
             lapses: Lapses::default(),
+            subscriptions: Subscriptions::default(),
+            stripe_events: StripeEvents::default(),
             facts: Facts::default(),
             keys: HashMap::default(),
             secrets: Secrets::default(),
@@ -184,10 +190,14 @@ impl Registry {
             }
             Definition::BusinessDeleted { business_id } => {
                 self.apply_to_relations(definition);
+                self.apply_to_billing(definition);
                 self.businesses.remove(business_id);
                 self.secrets.forget(business_id);
                 self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
             }
+            Definition::SubscriptionPut(_)
+            | Definition::StripeEventRead(_)
+            | Definition::BillingPeriodEnded(_) => self.apply_to_billing(definition),
             Definition::StripeKeyPut(key) => self.secrets.put_stripe_key(key),
             Definition::StripeKeyEnded { business_id, key_name } => {
                 self.secrets.end_stripe_key(business_id, key_name);
@@ -256,6 +266,7 @@ impl Registry {
 
     fn remove(&mut self, series: SeriesId) -> Option<SeriesHandle> {
         self.posts.remove(&series);
+        self.subscriptions.forget_series(series);
         self.remove_name(series)
     }
 
@@ -439,6 +450,8 @@ impl Registry {
             .chain(secrets)
             .chain(series)
             .chain(posts)
+            .chain(self.subscriptions.export())
+            .chain(self.stripe_events.export())
             .collect()
     }
 

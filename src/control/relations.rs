@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use dataflows::types::{CustomerDetails, Definition, EffectiveLimit, Fact, Micros, PlanLimit};
 
+use super::events::StripeEvents;
 use super::lapses::{Lapses, Who};
 use super::plans::Plans;
 use super::{CustomerRecord, Registry, SeriesHandle};
@@ -74,7 +75,10 @@ impl Registry {
         let lapsed = self.lapses.has_lapsed(&who.0, &who.1);
         self.facts.customer(&record, lapsed, 1);
         let of_business = self.customers.entry(who.0).or_default();
-        if let Some(before) = of_business.insert(who.1, record) {
+        let before = of_business.insert(who.1, record.clone());
+        before.iter().for_each(|before| self.subscriptions.link(before, false));
+        self.subscriptions.link(&record, true);
+        if let Some(before) = before {
             self.facts.customer(&before, lapsed_before, -1);
         }
     }
@@ -83,6 +87,7 @@ impl Registry {
         let known = self.customers.get_mut(&who.0).and_then(|of_business| of_business.remove(&who.1));
         if let Some(record) = known {
             self.facts.customer(&record, self.lapses.has_lapsed(&who.0, &who.1), -1);
+            self.subscriptions.link(&record, false);
             self.lapses.set(who, None);
         }
     }
@@ -90,10 +95,12 @@ impl Registry {
     /// The last time entry, by which new ends of subscriptions are judged.
     pub fn set_now(&mut self, at: Micros) {
         self.lapses.set_now(at);
+        self.subscriptions.set_now(at);
     }
 
     /// A time entry: subscriptions that have ended by then lapse.
     pub fn pass(&mut self, at: Micros) {
+        self.subscriptions.set_now(at);
         for (business_id, customer_id) in self.lapses.pass(at) {
             let of_business = self.customers.get(&business_id);
             if let Some(record) = of_business.and_then(|of_business| of_business.get(&customer_id)) {
@@ -103,9 +110,9 @@ impl Registry {
         }
     }
 
-    /// When the next subscription ends, in whole seconds; none while none will.
-    pub fn lapse_due_at(&self) -> Option<Micros> {
-        self.lapses.due_at()
+    /// When a time entry changes something here, in whole seconds: a subscription ends, or a billing period.
+    pub fn timed_due_at(&self) -> Option<Micros> {
+        self.lapses.due_at().into_iter().chain(self.subscriptions.due_at()).min()
     }
 
     /// What a snapshot keeps beside the definitions: who has lapsed.
@@ -130,6 +137,11 @@ impl Registry {
     /// Rows of the limits graph that came (1) and went (-1) since the last call.
     pub fn take_facts(&mut self) -> Vec<(Fact, isize)> {
         self.facts.take()
+    }
+
+    /// Events of Stripe.
+    pub fn stripe_events(&self) -> &StripeEvents {
+        &self.stripe_events
     }
 
     /// Plans and limits.

@@ -29,6 +29,7 @@ pub fn hydrate(
     for definition in definitions {
         registry.apply(definition);
     }
+    registry.assume_periods(now);
     let state = |handle: &SeriesHandle| {
         let series = handle.series;
         let live = states.binary_search_by_key(&series, |state| state.series).ok();

@@ -33,14 +33,14 @@ use dataflows::types::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
-use crate::control::{DefinitionTicket, Registry, SeriesHandle, Who};
+use crate::control::{DefinitionTicket, Registry, SeriesHandle};
 use crate::journal::{Position, Rejected};
 
 pub use emissions::Emission;
 pub use hydrate::hydrate;
 pub use replay::{Doubt, ReplayError, Replayed, StoredProgress, replay};
 pub use router::{Router, StoredClasses};
-pub use snapshot::{Chunk, SnapshotError, take_snapshot};
+pub use snapshot::{Chunk, SnapshotError, Timed, take_snapshot};
 pub use worker::Workers;
 
 /// Where emissions and definitions go. Neither call blocks.
@@ -112,7 +112,7 @@ pub struct UpdateTicket {
 /// Answered by the router when the journal has come to the barrier.
 pub struct SnapshotTicket {
     /// Told the position, and what the router and the registry remember there beside definitions.
-    pub reached: Sender<(Position, RouterState, Vec<Who>)>,
+    pub reached: Sender<(Position, RouterState, Timed)>,
     /// Where the workers send their series, encoded.
     pub chunks: SyncSender<Chunk>,
 }

@@ -19,7 +19,7 @@ use super::older::WithoutCleanup;
 use super::router::{Completion, Router, StoredClasses, send_facts};
 use super::snapshot::{Head, section};
 use super::{Message, RouterState, Shared};
-use crate::control::{self, Who};
+use crate::control::{self, EndedPeriods, Who};
 use crate::journal::{Frame, Kind, OpenError, Recovery, SnapshotReader};
 
 /// Updates between two waits for the workers.
@@ -265,6 +265,11 @@ fn restore(
             section::LAPSED => {
                 let lapsed: Vec<Who> = decode(bytes).ok_or_else(unknown)?;
                 shared.registry.write().unwrap_or_else(PoisonError::into_inner).restore_lapsed(lapsed);
+            }
+            section::ENDED => {
+                let ended: EndedPeriods = decode(bytes).ok_or_else(unknown)?;
+                let mut registry = shared.registry.write().unwrap_or_else(PoisonError::into_inner);
+                registry.restore_ended_periods(ended);
             }
             section::UNPROJECTED => {
                 let unprojected: Vec<(Epoch, Vec<Definition>)> = decode(bytes).ok_or_else(unknown)?;

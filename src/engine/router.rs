@@ -16,7 +16,7 @@ use dataflows::types::{
 };
 use tokio::sync::oneshot;
 
-use super::{Message, RouterState, Shared, SnapshotTicket, StoredProgress, Ticket, UpdateTicket};
+use super::{Message, RouterState, Shared, SnapshotTicket, StoredProgress, Ticket, Timed, UpdateTicket};
 use crate::control::{ControlError, DefinitionTicket};
 use crate::journal::{Durable, Follower, JournalError, Kind, Position, Rejected};
 
@@ -65,22 +65,22 @@ pub struct Router {
     shared: Arc<Shared>,
     shares: Vec<Share>,
     state: RouterState,
-    /// When the next subscription ends.
-    lapse_due_at: Option<Micros>,
+    /// When time changes something in the registry.
+    timed_due_at: Option<Micros>,
 }
 
 impl Router {
     /// A router that goes on from a position.
     pub fn new(shared: Arc<Shared>, state: RouterState) -> Self {
         let shares = shared.queues.iter().map(|_| Share::default()).collect();
-        let lapse_due_at = shared.registry.read().unwrap_or_else(PoisonError::into_inner).lapse_due_at();
-        Router { shared, shares, state, lapse_due_at }
+        let timed_due_at = shared.registry.read().unwrap_or_else(PoisonError::into_inner).timed_due_at();
+        Router { shared, shares, state, timed_due_at }
     }
 
     /// Something was defined beside the journal: what the store had.
     pub fn defined_anew(&mut self) {
-        self.lapse_due_at =
-            self.shared.registry.read().unwrap_or_else(PoisonError::into_inner).lapse_due_at();
+        self.timed_due_at =
+            self.shared.registry.read().unwrap_or_else(PoisonError::into_inner).timed_due_at();
     }
 
     fn update(&mut self, ticket: UpdateTicket, stamp: Micros) {
@@ -133,38 +133,52 @@ impl Router {
             }
             registry.queue_projection(epoch, definitions.clone());
             facts = registry.take_facts();
-            self.lapse_due_at = registry.lapse_due_at();
+            self.timed_due_at = registry.timed_due_at();
         }
         if let Some(sink) = self.shared.sink.get() {
             sink.project(epoch, definitions.to_vec());
         }
         let completion = Completion::new(done);
+        self.send_commands(epoch, stamp, commands, &completion);
+        send_facts(&self.shared, epoch, stamp, facts, true, &completion);
+    }
+
+    fn send_commands(
+        &self,
+        epoch: Epoch,
+        stamp: Micros,
+        commands: Vec<Vec<Command>>,
+        completion: &Arc<Completion>,
+    ) {
         for (commands, queue) in commands.into_iter().zip(&self.shared.queues) {
             if !commands.is_empty() {
                 queue.send(Message::Commands(Work::Commands { epoch, stamp, commands }, completion.clone()));
             }
         }
-        send_facts(&self.shared, epoch, stamp, facts, true, &completion);
     }
 
-    /// Subscriptions that have ended by a time entry lapse: a change of limits without a definition. Most have nothing of
-    /// the kind, and do not wait for who reads the registry.
-    fn lapse(&mut self, epoch: Epoch, at: Micros) {
-        if self.lapse_due_at.is_none_or(|due_at| due_at > at) {
+    /// Subscriptions that have ended by a time entry lapse, a change of limits without a definition, and billing periods end.
+    /// Most have nothing of the kind, and do not wait for who reads the registry.
+    fn pass(&mut self, epoch: Epoch, at: Micros) {
+        if self.timed_due_at.is_none_or(|due_at| due_at > at) {
             return;
         }
-        let facts = {
+        let (facts, cuts) = {
             let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
             registry.pass(at);
-            self.lapse_due_at = registry.lapse_due_at();
-            registry.take_facts()
+            let cuts = registry.end_periods(at);
+            self.timed_due_at = registry.timed_due_at();
+            (registry.take_facts(), cuts)
         };
+        let mut commands: Vec<Vec<Command>> = vec![Vec::new(); self.shared.queues.len()];
+        cuts.into_iter().for_each(|(worker, command)| commands[worker].push(command));
+        self.send_commands(epoch, at, commands, &Completion::new(None));
         send_facts(&self.shared, epoch, at, facts, true, &Completion::new(None));
     }
 
     /// Sends a time entry. `stored` is what the store had at the start, for a replay.
     pub(crate) fn time(&mut self, epoch: Epoch, at: Micros, stored: &StoredProgress) {
-        self.lapse(epoch, at);
+        self.pass(epoch, at);
         let whole = stored.whole.iter().filter(|&(class, &upper)| {
             upper == epoch && stored.classes.get(class).is_none_or(|&(last, _)| last != epoch)
         });
@@ -211,10 +225,13 @@ impl Router {
         for queue in &self.shared.queues {
             queue.send(Message::Snapshot(ticket.chunks.clone()));
         }
-        // Definitions stand still until they have been encoded, subscriptions end when they end: this is who has lapsed here.
-        let lapsed = self.shared.registry.read().unwrap_or_else(PoisonError::into_inner).lapses().lapsed();
+        // Definitions stand still until they have been encoded, time does not: this is what it has decided here.
+        let timed = {
+            let registry = self.shared.registry.read().unwrap_or_else(PoisonError::into_inner);
+            Timed { lapsed: registry.lapses().lapsed(), ended: registry.subscriptions().ended_periods() }
+        };
         // Should nobody listen any more, the exports end by themselves: their channel is closed.
-        let _ = ticket.reached.send((journal, self.state, lapsed));
+        let _ = ticket.reached.send((journal, self.state, timed));
     }
 }
 
@@ -312,7 +329,7 @@ impl Follower<Ticket> for Router {
         if self.shared.flush.load(Ordering::Acquire) {
             return Some(next_second);
         }
-        let lapse = self.lapse_due_at.map(|at| at.max(next_second));
+        let timed = self.timed_due_at.map(|at| at.max(next_second));
         let due_at = self.shared.due_at().map(|due_at| {
             // A class that waits for the store must not write a time entry a second.
             let waiting =
@@ -320,7 +337,7 @@ impl Follower<Ticket> for Router {
             let floor = if waiting { Span::S15.window(self.state.last_time).end } else { next_second };
             due_at.max(floor)
         });
-        lapse.into_iter().chain(due_at).min()
+        timed.into_iter().chain(due_at).min()
     }
 }
 

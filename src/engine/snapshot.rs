@@ -12,6 +12,7 @@
 //! | 8 used | `Vec<(hash of an API key, when it was last used)>`: one |
 //! | 9 lapsed | `Vec<(business, customer)>` whose subscription has ended: one, if there are any |
 //! | 10 crossings | `Vec<(Epoch, Crossing)>` that the store lacked: one, if there are any |
+//! | 11 ended | `EndedPeriods`, the billing periods that have ended: one, if there are any |
 //!
 //! Definitions stand still (control's gate) from the barrier until they have been copied; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{RouterState, Shared, SnapshotTicket, Ticket};
-use crate::control::Control;
+use crate::control::{Control, EndedPeriods, Who};
 use crate::journal::{Journal, JournalError, Rejected};
 
 /// Section numbers; see the header.
@@ -41,6 +42,7 @@ pub(super) mod section {
     pub const USED: u8 = 8;
     pub const LAPSED: u8 = 9;
     pub const CROSSINGS: u8 = 10;
+    pub const ENDED: u8 = 11;
 }
 
 /// Series in one step of an export.
@@ -55,6 +57,14 @@ pub(super) struct Head {
     pub next_series: SeriesId,
     /// The store had all definitions up to and including this epoch.
     pub projected: Epoch,
+}
+
+/// What time has decided in the registry by the barrier.
+pub struct Timed {
+    /// Who has lapsed.
+    pub lapsed: Vec<Who>,
+    /// Which billing periods have ended.
+    pub ended: EndedPeriods,
 }
 
 /// A piece of a worker's export.
@@ -97,7 +107,7 @@ pub fn take_snapshot(
     journal
         .barrier(Ticket::Snapshot(SnapshotTicket { reached, chunks }))
         .map_err(|(_, rejected)| rejected)?;
-    let (position, router, lapsed) = position.recv()?;
+    let (position, router, Timed { lapsed, ended }) = position.recv()?;
     let mut writer = journal.begin_snapshot(position)?;
     let (head, definitions, unprojected) = {
         let registry = control.registry();
@@ -111,6 +121,9 @@ pub fn take_snapshot(
     writer.section(section::DEFINITIONS, &encode(&definitions))?;
     if !lapsed.is_empty() {
         writer.section(section::LAPSED, &encode(&lapsed))?;
+    }
+    if !ended.is_empty() {
+        writer.section(section::ENDED, &encode(&ended))?;
     }
     writer.section(section::UNPROJECTED, &encode(&unprojected))?;
     let mut exporting = shared.queues.len();

@@ -51,6 +51,7 @@ fn show(AuditRow { entry, .. }: &AuditRow) -> Json {
     let (actor, actor_type) = match &entry.actor {
         Actor::Server => ("server".to_owned(), "server"),
         Actor::Admin => ("admin".to_owned(), "admin"),
+        Actor::Stripe => ("stripe".to_owned(), "stripe"),
         Actor::Key { kind, key_name } => (format!("key:{key_name}"), type_of(kind)),
     };
     Json::object()

@@ -35,4 +35,6 @@ pub enum Actor {
         /// Its name.
         key_name: String,
     },
+    /// An event that Stripe has signed.
+    Stripe,
 }

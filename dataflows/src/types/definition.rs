@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, AuditEntry, EffectiveLimit, Limit, LimitSource, MetricType, Micros, Notify, Operation, Plan,
-    PlanLimit, SeriesId, SeriesKey, Shape, Span, StripeKey, Webhook,
+    Amount, AuditEntry, BillingPeriodEnd, EffectiveLimit, Limit, LimitSource, MetricType, Micros, Notify,
+    Operation, Plan, PlanLimit, SeriesId, SeriesKey, Shape, Span, StripeEvent, StripeKey, Subscription,
+    Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -117,6 +118,12 @@ pub enum Definition {
         /// The plan.
         plan_id: Option<String>,
     },
+    /// A subscription at Stripe, as of an event.
+    SubscriptionPut(Subscription),
+    /// An event of Stripe. What it changes stands in definitions of its own, in the same epoch.
+    StripeEventRead(StripeEvent),
+    /// A billing period has ended, so that it does not end again. The cut is a definition of its own, or was made in time.
+    BillingPeriodEnded(BillingPeriodEnd),
 }
 
 /// A tenant.

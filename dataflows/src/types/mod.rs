@@ -3,7 +3,7 @@
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
 //! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
 //! `plan` what plans are, `limits` what limits are computed from,
-//! `secret` what of a tenant's is encrypted, `audit` who changed what.
+//! `secret` what of a tenant's is encrypted, `audit` who changed what, `stripe` what Stripe told us.
 //! Nothing here computes more than a conversion.
 
 mod audit;
@@ -14,6 +14,7 @@ mod plan;
 mod secret;
 mod series;
 mod state;
+mod stripe;
 mod work;
 
 pub use crate::amount::{Amount, AmountError};
@@ -29,6 +30,7 @@ pub use plan::{LimitPeriod, Plan, PlanLimit};
 pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};
+pub use stripe::{BillingPeriodEnd, StripeEvent, Subscription, SubscriptionItem, SubscriptionStanding};
 pub use work::{
     Batch, ClassSet, Command, Decision, EventId, Held, LiveState, NO_REPLY, Outcome, Refusal, Row, RowKind,
     Standing, Update, Work,

@@ -307,7 +307,7 @@ fn entry() -> Shape {
     Shape::answer([
         ("at", Shape::moment()),
         ("actor", Shape::text().about("`server`, `admin`, or `key:` and its name.")),
-        ("actor_type", Shape::word(["server", "admin", BUSINESS, CUSTOMER])),
+        ("actor_type", Shape::word(["server", "admin", "stripe", BUSINESS, CUSTOMER])),
         ("action", Shape::text().about("What was done, such as `series.create`.")),
         business_id(),
         ("subject", Shape::text().about("The name of what was changed.")),

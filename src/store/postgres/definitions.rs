@@ -190,7 +190,11 @@ impl<'a> Left<'a> {
             }
             Definition::BusinessDeleted { business_id } => self.end_business(business_id),
             // A cut shows in the next batch's `series_state`; which bodies were recorded is the journal's knowledge.
-            Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => {}
+            Definition::SeriesCut { .. }
+            | Definition::PostRecorded { .. }
+            | Definition::SubscriptionPut(_)
+            | Definition::StripeEventRead(_)
+            | Definition::BillingPeriodEnded(_) => {}
         }
     }
 

@@ -189,6 +189,7 @@ impl EntryRow {
         let (actor_type, actor_key, actor_customer) = match &entry.actor {
             Actor::Server => ("server", None, None),
             Actor::Admin => ("admin", None, None),
+            Actor::Stripe => ("stripe", None, None),
             Actor::Key { kind: KeyKind::Business, key_name } => ("business", Some(key_name), None),
             Actor::Key { kind: KeyKind::Customer { customer_id }, key_name } => {
                 ("customer_api", Some(key_name), Some(customer_id))
@@ -212,6 +213,7 @@ impl EntryRow {
         let actor = match self.actor_type.as_str() {
             "server" => Actor::Server,
             "admin" => Actor::Admin,
+            "stripe" => Actor::Stripe,
             "business" => Actor::Key { kind: KeyKind::Business, key_name: self.actor_key? },
             "customer_api" => {
                 let kind = KeyKind::Customer { customer_id: self.actor_customer? };

@@ -19,6 +19,7 @@ pub(super) fn put(
     let (actor_type, key_name, customer_id) = match &entry.actor {
         Actor::Server => ("server", None, None),
         Actor::Admin => ("admin", None, None),
+        Actor::Stripe => ("stripe", None, None),
         Actor::Key { kind: KeyKind::Business, key_name } => ("business", Some(key_name), None),
         Actor::Key { kind: KeyKind::Customer { customer_id }, key_name } => {
             ("customer_api", Some(key_name), Some(customer_id))
@@ -84,6 +85,7 @@ fn actor(columns: &Row<'_>) -> rusqlite::Result<Actor> {
     let kind = match columns.get_ref(3)?.as_str()? {
         "server" => return Ok(Actor::Server),
         "admin" => return Ok(Actor::Admin),
+        "stripe" => return Ok(Actor::Stripe),
         "business" => KeyKind::Business,
         "customer_api" => KeyKind::Customer { customer_id: columns.get(5)? },
         _ => return Err(foreign(3, "not a type of actor")),

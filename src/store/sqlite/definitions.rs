@@ -71,7 +71,12 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         Definition::CustomerPlanned { business_id, customer_id, plan_id } => {
             plans::plan_customer(&run, business_id, customer_id, plan_id.as_deref())
         }
-        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
+        Definition::SeriesCut { .. }
+        | Definition::PostRecorded { .. }
+        | Definition::Audited(_)
+        | Definition::SubscriptionPut(_)
+        | Definition::StripeEventRead(_)
+        | Definition::BillingPeriodEnded(_) => Ok(()),
     }
 }
 

@@ -1,0 +1,304 @@
+//! What an event of Stripe means, given what is defined. Pure. In: an event in our words. Out: definitions, the last of which
+//! says what the event did.
+//!
+//! | event | effect |
+//! |---|---|
+//! | a subscription | its periods end by themselves from now on (`subscriptions`); `subscription_ends_at`, plan and price of the customer follow it; a new one begins a period |
+//! | an invoice | ends the periods whose end was not known before, once for each boundary; where it was, it confirms |
+//! | a checkout | our customer has Stripe's id from now on |
+//!
+//! An event that was read before, or is older than the last one about its subscription, changes nothing.
+
+use dataflows::types::{
+    BillingPeriodEnd, Definition, Micros, SeriesId, StripeEvent, Subscription, SubscriptionStanding,
+};
+
+use super::subscriptions::{item_of, price_of};
+use super::{ControlError, CustomerRecord, Registry, SeriesHandle, change};
+
+/// Most subscriptions of a business that are kept.
+const SUBSCRIPTIONS_MAX: usize = 1_000_000;
+
+/// An event, and what happened.
+#[derive(Clone, Debug)]
+pub struct StripeChange {
+    /// The event; what it did is decided here.
+    pub event: StripeEvent,
+    /// What happened.
+    pub what: StripeWhat,
+}
+
+/// What happened at Stripe.
+#[derive(Clone, Debug)]
+pub enum StripeWhat {
+    /// A subscription is so now.
+    Subscription {
+        /// All of it.
+        subscription: Subscription,
+        /// Whether it has just been made.
+        is_new: bool,
+    },
+    /// There is an invoice.
+    Invoice(BillingInvoice),
+    /// A customer of ours has become one of Stripe's.
+    Checkout {
+        /// Our id.
+        customer_id: Option<String>,
+        /// Stripe's.
+        stripe_customer_id: Option<String>,
+    },
+    /// Something that changes nothing here.
+    Other,
+}
+
+/// An invoice, as far as it ends periods.
+#[derive(Clone, Debug)]
+pub struct BillingInvoice {
+    /// Stripe's id of the customer.
+    pub stripe_customer_id: Option<String>,
+    /// The subscription that it is for.
+    pub subscription_id: Option<String>,
+    /// Which series it concerns.
+    pub concerns: Concerns,
+    /// Where the period ends that it bills.
+    pub boundary: Micros,
+}
+
+/// Which series of its customer an invoice concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concerns {
+    /// Those of its subscription, and those that follow none.
+    All,
+    /// Those that follow no subscription.
+    Unfollowing,
+    /// None.
+    Nothing,
+}
+
+/// What an event led to so far.
+#[derive(Default)]
+struct Effect {
+    definitions: Vec<Definition>,
+    applied: bool,
+    said: Vec<String>,
+}
+
+impl Effect {
+    fn say(&mut self, what: impl Into<String>) {
+        self.said.push(what.into());
+    }
+
+    /// The series' period ends now, at what Stripe calls the boundary.
+    fn end_period(&mut self, series: SeriesId, boundary: Micros) {
+        self.definitions.push(Definition::SeriesCut { series });
+        self.definitions.push(Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary }));
+    }
+}
+
+/// The definitions of an event; none if it was read before.
+pub(super) fn decide(
+    registry: &Registry,
+    StripeChange { mut event, what }: StripeChange,
+    next_series: &mut SeriesId,
+    now: Micros,
+) -> Result<Vec<Definition>, ControlError> {
+    let business_id = event.business_id.clone();
+    registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+    if registry.stripe_events().contains(&business_id, &event.event_id) {
+        return Ok(Vec::new());
+    }
+    let mut effect = Effect::default();
+    match what {
+        StripeWhat::Subscription { subscription, is_new } => {
+            subscribed(registry, subscription, is_new, next_series, now, &mut effect)?;
+        }
+        StripeWhat::Invoice(invoice) => invoiced(registry, &business_id, &invoice, &mut effect),
+        StripeWhat::Checkout { customer_id, stripe_customer_id } => {
+            checked_out(
+                registry,
+                &business_id,
+                customer_id,
+                stripe_customer_id,
+                next_series,
+                now,
+                &mut effect,
+            )?;
+        }
+        StripeWhat::Other => effect.say("nothing here follows from it"),
+    }
+    event.applied = effect.applied;
+    event.reason = effect.said.join("; ");
+    event.received_at = now;
+    effect.definitions.push(Definition::StripeEventRead(event));
+    Ok(effect.definitions)
+}
+
+fn subscribed(
+    registry: &Registry,
+    subscription: Subscription,
+    is_new: bool,
+    next_series: &mut SeriesId,
+    now: Micros,
+    effect: &mut Effect,
+) -> Result<(), ControlError> {
+    let Subscription { business_id, subscription_id, stripe_customer_id, .. } = &subscription;
+    let known = registry.subscriptions().get(business_id, subscription_id);
+    if known.is_some_and(|known| known.said_at > subscription.said_at) {
+        effect.say("a later event about the subscription was applied before");
+        return Ok(());
+    }
+    if known.is_none() && registry.subscriptions().count(business_id) >= SUBSCRIPTIONS_MAX {
+        return Err(ControlError::TooMany { what: "subscriptions", max: SUBSCRIPTIONS_MAX });
+    }
+    effect.definitions.push(Definition::SubscriptionPut(subscription.clone()));
+    let customers = customers(registry, business_id, stripe_customer_id);
+    if customers.is_empty() {
+        effect.say("no customer has this stripe_customer_id: the subscription is kept for when one has");
+        return Ok(());
+    }
+    effect.applied = true;
+    for record in customers {
+        let followed = follow(registry, record, &subscription, effect);
+        if followed != *record {
+            effect.definitions.extend(change::put_customer(registry, followed, false, next_series, now)?);
+        }
+    }
+    if is_new {
+        let begun = registry.billed_series(business_id, stripe_customer_id);
+        for handle in begun.collect::<Vec<_>>() {
+            begin(registry, &handle, &subscription, effect);
+        }
+    }
+    Ok(())
+}
+
+/// A new subscription begins a period of the series that follow it.
+fn begin(registry: &Registry, handle: &SeriesHandle, subscription: &Subscription, effect: &mut Effect) {
+    let is_newest = registry.followed(handle).is_none_or(|(followed, _)| {
+        followed.standing == SubscriptionStanding::Over || followed.created_at <= subscription.created_at
+    });
+    let Some(item) = item_of(subscription, price_of(handle)).filter(|_| is_newest) else { return };
+    let boundary = item.period.map_or(subscription.created_at, |(start, _)| start);
+    if registry.subscriptions().last_end(handle.series).is_none_or(|last| last < boundary) {
+        effect.end_period(handle.series, boundary);
+    }
+}
+
+/// A customer as its subscription has it: expiry, plan, price.
+fn follow(
+    registry: &Registry,
+    record: &CustomerRecord,
+    subscription: &Subscription,
+    effect: &mut Effect,
+) -> CustomerRecord {
+    let mut followed = record.clone();
+    let Subscription { business_id, subscription_id, stripe_customer_id, .. } = subscription;
+    let others = registry.subscriptions().of_customer(business_id, stripe_customer_id);
+    let mut others = others.filter(|other| &other.subscription_id != subscription_id);
+    match subscription.standing {
+        SubscriptionStanding::Running => followed.details.subscription_ends_at = subscription.ends_at,
+        SubscriptionStanding::Over if others.any(|other| other.standing == SubscriptionStanding::Running) => {
+            effect.say("another subscription of the customer runs on");
+            return followed;
+        }
+        SubscriptionStanding::Over => {
+            followed.details.subscription_ends_at =
+                Some(subscription.ends_at.unwrap_or(subscription.said_at));
+            return followed;
+        }
+        SubscriptionStanding::Undecided => return followed,
+    }
+    let prices = subscription.items.iter().map(|item| &item.price_id);
+    let plans: Vec<_> =
+        prices.filter_map(|price| Some((price, registry.plans().of_price(business_id, price)?))).collect();
+    match &plans[..] {
+        [(price, plan)] => {
+            followed.plan_id = Some(plan.plan_id.clone());
+            followed.details.stripe_price_id = Some((*price).clone());
+        }
+        [] => effect.say("no price of the subscription has a plan: the customer's was kept"),
+        _ => effect.say("several prices of the subscription have plans: the customer's was kept"),
+    }
+    followed
+}
+
+fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, effect: &mut Effect) {
+    let Some(stripe_id) = &invoice.stripe_customer_id else {
+        return effect.say("the invoice has no customer");
+    };
+    if invoice.concerns == Concerns::Nothing {
+        return effect.say("invoices of this billing_reason end no period");
+    }
+    if registry.subscriptions().customers(business_id, stripe_id).next().is_none() {
+        return effect.say("no customer has this stripe_customer_id");
+    }
+    let (mut ended, mut known, mut others) = (0, 0, 0);
+    for handle in registry.billed_series(business_id, stripe_id).collect::<Vec<_>>() {
+        let followed = registry.followed(&handle);
+        let is_other = followed.is_some_and(|(subscription, _)| {
+            let of_invoice = invoice.subscription_id.as_ref();
+            invoice.concerns == Concerns::Unfollowing
+                || of_invoice.is_some_and(|of_invoice| of_invoice != &subscription.subscription_id)
+        });
+        let will_end =
+            |(subscription, item)| registry.subscriptions().will_end(subscription, item, invoice.boundary);
+        let has_ended = registry.subscriptions().last_end(handle.series) >= Some(invoice.boundary);
+        if is_other {
+            others += 1;
+        } else if has_ended || followed.is_some_and(will_end) {
+            known += 1;
+        } else {
+            ended += 1;
+            effect.end_period(handle.series, invoice.boundary);
+        }
+    }
+    effect.applied = ended + known > 0;
+    let counted =
+        [(ended, "ended now"), (known, "ended at a known boundary"), (others, "are not of this invoice")];
+    let counted: Vec<String> = counted
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    match counted.is_empty() {
+        true => effect.say("the customer has no stripe_billing series"),
+        false => effect.say(format!("periods of series: {}", counted.join(", "))),
+    }
+}
+
+fn checked_out(
+    registry: &Registry,
+    business_id: &str,
+    customer_id: Option<String>,
+    stripe_customer_id: Option<String>,
+    next_series: &mut SeriesId,
+    now: Micros,
+    effect: &mut Effect,
+) -> Result<(), ControlError> {
+    let (Some(customer_id), Some(stripe_id)) = (customer_id, stripe_customer_id) else {
+        effect.say("the session has no client_reference_id, or no customer");
+        return Ok(());
+    };
+    let Some(record) = registry.customer(business_id, &customer_id) else {
+        effect.say("there is no customer with the id of client_reference_id");
+        return Ok(());
+    };
+    effect.applied = true;
+    let mut linked = record.clone();
+    linked.details.stripe_customer_id = Some(stripe_id.clone());
+    // What was said of the subscription before anybody knew whose it is.
+    let newest =
+        registry.subscriptions().of_customer(business_id, &stripe_id).max_by_key(|known| known.created_at);
+    if let Some(subscription) = newest {
+        linked = follow(registry, &linked, subscription, effect);
+    }
+    if linked != *record {
+        effect.definitions.extend(change::put_customer(registry, linked, false, next_series, now)?);
+    }
+    Ok(())
+}
+
+fn customers<'a>(registry: &'a Registry, business_id: &str, stripe_id: &str) -> Vec<&'a CustomerRecord> {
+    let ids = registry.subscriptions().customers(business_id, stripe_id);
+    ids.filter_map(|customer_id| registry.customer(business_id, customer_id)).collect()
+}

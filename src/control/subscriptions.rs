@@ -1,0 +1,342 @@
+//! When billing periods end: subscriptions at Stripe as timed entries. In: subscriptions and ends that events told, and time
+//! entries. Out: where which series are cut.
+//!
+//! ```text
+//! series ─▶ customer ─▶ Stripe's customer ─▶ subscription ─▶ the item of the series' price: [start, end)
+//! ```
+//! A known end is cut into its series as soon as an event may be counted that belongs behind it (`LEAD`), exactly where it
+//! is: what comes later for the time before still counts there. At the end itself the cut is made once more, so that the store
+//! hears of the new period. An end that is past when it becomes known splits nothing. Time entries alone decide, as in
+//! `lapses`, and a snapshot keeps what they have decided.
+//!
+//! A series with a price follows the subscription that has it, another the newest of its customer; one that runs comes
+//! before one that is over.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use dataflows::types::{
+    BillingPeriodEnd, Command, Definition, MetricType, Micros, SeriesId, Subscription, SubscriptionItem,
+    SubscriptionStanding,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
+
+/// How far an event may be ahead of its arrival.
+const LEAD_MICROS: i64 = 5 * 60 * Micros::PER_SECOND;
+
+/// A price of a subscription: (business, subscription, price).
+type Item = (String, String, String);
+
+/// What time entries have decided: kept by a snapshot beside the definitions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedPeriods {
+    items: Vec<(Item, Micros)>,
+    series: Vec<(SeriesId, Micros)>,
+}
+
+impl EndedPeriods {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.series.is_empty()
+    }
+}
+
+/// See the header.
+#[derive(Default)]
+pub struct Subscriptions {
+    /// By business and id.
+    known: HashMap<String, BTreeMap<String, Subscription>>,
+    /// Our customers and the ids of subscriptions, by business and Stripe's id of the customer.
+    parties: HashMap<(String, String), Party>,
+    /// The last time entry.
+    now: Micros,
+    /// Ends that are known and have not been cut.
+    upcoming: BTreeSet<(Micros, Item)>,
+    /// Those that have been cut ahead.
+    ahead: BTreeSet<(Micros, Item)>,
+    /// The last end of each item that has been cut.
+    cut: HashMap<Item, Micros>,
+    /// The last boundary of each series at which its period has ended.
+    ended: HashMap<SeriesId, Micros>,
+}
+
+#[derive(Default)]
+struct Party {
+    customers: BTreeSet<String>,
+    subscriptions: BTreeSet<String>,
+}
+
+impl Subscriptions {
+    /// The subscription, if an event has told of it.
+    pub fn get(&self, business_id: &str, subscription_id: &str) -> Option<&Subscription> {
+        self.known.get(business_id)?.get(subscription_id)
+    }
+
+    /// How many subscriptions of a business are known.
+    pub fn count(&self, business_id: &str) -> usize {
+        self.known.get(business_id).map_or(0, BTreeMap::len)
+    }
+
+    /// The subscriptions of one of Stripe's customers.
+    pub fn of_customer(&self, business_id: &str, stripe_id: &str) -> impl Iterator<Item = &Subscription> {
+        let party = self.parties.get(&(business_id.to_owned(), stripe_id.to_owned()));
+        let ids = party.into_iter().flat_map(|party| &party.subscriptions);
+        let known = self.known.get(business_id);
+        ids.filter_map(move |id| known?.get(id))
+    }
+
+    /// Our customers that are this one of Stripe's.
+    pub fn customers(&self, business_id: &str, stripe_id: &str) -> impl Iterator<Item = &String> {
+        let party = self.parties.get(&(business_id.to_owned(), stripe_id.to_owned()));
+        party.into_iter().flat_map(|party| &party.customers)
+    }
+
+    /// The last boundary at which a period of the series has ended, as far as Stripe told.
+    pub fn last_end(&self, series: SeriesId) -> Option<Micros> {
+        self.ended.get(&series).copied()
+    }
+
+    /// Whether the item's period ends then by itself.
+    pub fn will_end(&self, subscription: &Subscription, item: &SubscriptionItem, at: Micros) -> bool {
+        self.upcoming.contains(&(at, key(subscription, item)))
+    }
+
+    fn put(&mut self, subscription: &Subscription) {
+        let Subscription { business_id, subscription_id, .. } = subscription;
+        self.forget(business_id, subscription_id);
+        let party = (business_id.clone(), subscription.stripe_customer_id.clone());
+        self.parties.entry(party).or_default().subscriptions.insert(subscription_id.clone());
+        for item in &subscription.items {
+            let item_key = key(subscription, item);
+            let is_cut = |end: &Micros| self.cut.get(&item_key).is_some_and(|cut| cut >= end);
+            let stays = |end: &Micros| {
+                subscription.standing != SubscriptionStanding::Over
+                    || subscription.ends_at.is_some_and(|ends_at| ends_at >= *end)
+            };
+            let end = item.period.map(|(_, end)| end);
+            let end = end.filter(|end| !subscription.is_simulated && *end > self.now && stays(end));
+            if let Some(end) = end.filter(|end| !is_cut(end)) {
+                self.upcoming.insert((end, item_key));
+            }
+        }
+        let of_business = self.known.entry(business_id.clone()).or_default();
+        of_business.insert(subscription_id.clone(), subscription.clone());
+    }
+
+    /// Takes a subscription out of everything but what has been cut.
+    fn forget(&mut self, business_id: &str, subscription_id: &str) {
+        let of_business = self.known.get_mut(business_id);
+        let Some(known) = of_business.and_then(|known| known.remove(subscription_id)) else { return };
+        for item in &known.items {
+            if let Some((_, end)) = item.period {
+                self.upcoming.remove(&(end, key(&known, item)));
+            }
+        }
+        let party = (known.business_id, known.stripe_customer_id);
+        if let Some(party) = self.parties.get_mut(&party) {
+            party.subscriptions.remove(subscription_id);
+        }
+    }
+
+    fn forget_business(&mut self, business_id: &str) {
+        let ids: Vec<String> =
+            self.known.get(business_id).into_iter().flat_map(BTreeMap::keys).cloned().collect();
+        ids.iter().for_each(|id| self.forget(business_id, id));
+        self.known.remove(business_id);
+        self.cut.retain(|(of, ..), _| of != business_id);
+        self.ahead.retain(|(_, (of, ..))| of != business_id);
+        self.parties.retain(|(of, _), _| of != business_id);
+    }
+
+    /// A customer of ours is that one of Stripe's, or is none any more.
+    pub(super) fn link(&mut self, record: &CustomerRecord, is_linked: bool) {
+        let Some(stripe_id) = record.details.stripe_customer_id.clone() else { return };
+        let customer = &record.customer;
+        let party = self.parties.entry((customer.business_id.clone(), stripe_id)).or_default();
+        if is_linked {
+            party.customers.insert(customer.customer_id.clone());
+        } else {
+            party.customers.remove(&customer.customer_id);
+        }
+    }
+
+    pub(super) fn set_now(&mut self, at: Micros) {
+        self.now = at;
+    }
+
+    /// What is to be cut by a time entry, and where: for the first time, or once more.
+    fn pass(&mut self, at: Micros) -> Vec<(Item, Micros)> {
+        self.now = at;
+        let mut due = Vec::new();
+        while let Some((end, item)) = self.upcoming.pop_first() {
+            if end.0 - LEAD_MICROS > at.0 {
+                self.upcoming.insert((end, item));
+                break;
+            }
+            self.cut.insert(item.clone(), end);
+            if end > at {
+                self.ahead.insert((end, item.clone()));
+            }
+            due.push((item, end));
+        }
+        while let Some((end, item)) = self.ahead.pop_first() {
+            if end > at {
+                self.ahead.insert((end, item));
+                break;
+            }
+            due.push((item, end));
+        }
+        due
+    }
+
+    pub(super) fn due_at(&self) -> Option<Micros> {
+        let cut = self.upcoming.first().map(|(end, _)| Micros(end.0 - LEAD_MICROS));
+        let told = self.ahead.first().map(|(end, _)| *end);
+        cut.into_iter().chain(told).min().map(|at| Micros::from_seconds(at.seconds_up()))
+    }
+
+    pub(super) fn forget_series(&mut self, series: SeriesId) {
+        self.ended.remove(&series);
+    }
+
+    fn note_end(&mut self, series: SeriesId, boundary: Micros) {
+        let last = self.ended.entry(series).or_insert(boundary);
+        *last = boundary.max(*last);
+    }
+
+    /// What a snapshot keeps beside the definitions.
+    pub fn ended_periods(&self) -> EndedPeriods {
+        EndedPeriods {
+            items: self.cut.iter().map(|(item, end)| (item.clone(), *end)).collect(),
+            series: self.ended.iter().map(|(series, end)| (*series, *end)).collect(),
+        }
+    }
+
+    /// What `ended_periods` gave, behind the definitions.
+    pub fn restore(&mut self, ended: EndedPeriods) {
+        for (item, end) in ended.items {
+            self.upcoming.retain(|(known, of)| *of != item || *known > end);
+            if end > self.now {
+                self.ahead.insert((end, item.clone()));
+            }
+            self.cut.insert(item, end);
+        }
+        ended.series.into_iter().for_each(|(series, end)| self.note_end(series, end));
+    }
+
+    /// The definitions that make this, but for what time has decided.
+    pub(super) fn export(&self) -> impl Iterator<Item = Definition> {
+        self.known.values().flat_map(BTreeMap::values).cloned().map(Definition::SubscriptionPut)
+    }
+}
+
+fn key(subscription: &Subscription, item: &SubscriptionItem) -> Item {
+    (subscription.business_id.clone(), subscription.subscription_id.clone(), item.price_id.clone())
+}
+
+impl Registry {
+    /// Subscriptions and the ends of billing periods.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// What `Subscriptions::ended_periods` gave at a snapshot, behind its definitions.
+    pub fn restore_ended_periods(&mut self, ended: EndedPeriods) {
+        self.subscriptions.restore(ended);
+    }
+
+    pub(super) fn apply_to_billing(&mut self, definition: &Definition) {
+        match definition {
+            Definition::SubscriptionPut(subscription) => self.subscriptions.put(subscription),
+            Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary }) => {
+                self.subscriptions.note_end(*series, *boundary);
+            }
+            Definition::StripeEventRead(event) => self.stripe_events.put(event),
+            Definition::BusinessDeleted { business_id } => {
+                self.subscriptions.forget_business(business_id);
+                self.stripe_events.forget(business_id);
+            }
+            _ => {}
+        }
+    }
+
+    /// A time entry: what it cuts, by worker. Behind `pass`.
+    pub fn end_periods(&mut self, at: Micros) -> Vec<(usize, Command)> {
+        let mut commands = Vec::new();
+        for ((business_id, subscription_id, price_id), end) in self.subscriptions.pass(at) {
+            let Some(subscription) = self.subscriptions.get(&business_id, &subscription_id) else { continue };
+            let follows = |handle: &SeriesHandle| {
+                self.followed(handle).is_some_and(|(followed, item)| {
+                    followed.subscription_id == subscription_id && item.price_id == price_id
+                })
+            };
+            let series: Vec<SeriesHandle> =
+                self.billed_series(&business_id, &subscription.stripe_customer_id).filter(follows).collect();
+            for SeriesHandle { series, slot, .. } in series {
+                if self.subscriptions.last_end(series).is_none_or(|last| last <= end) {
+                    self.subscriptions.note_end(series, end);
+                    commands.push((series.worker(self.workers), Command::Cut { slot, at: Some(end) }));
+                }
+            }
+        }
+        commands
+    }
+
+    /// Behind the definitions of a store, which does not know what time has decided: what had begun by now, began in time.
+    pub fn assume_periods(&mut self, now: Micros) {
+        let begun = self.series().filter_map(|handle| {
+            let (start, _) = self.followed(handle)?.1.period?;
+            (start <= now).then_some((handle.series, start))
+        });
+        let begun: Vec<_> = begun.collect();
+        begun.into_iter().for_each(|(series, start)| self.subscriptions.note_end(series, start));
+    }
+
+    /// The series that one of Stripe's customers is billed by.
+    pub fn billed_series(&self, business_id: &str, stripe_id: &str) -> impl Iterator<Item = SeriesHandle> {
+        let customers = self.subscriptions.customers(business_id, stripe_id);
+        customers.flat_map(|customer_id| {
+            let (business_id, customer_id) = (business_id.to_owned(), Some(customer_id.clone()));
+            let filter = SeriesFilter { business_id, customer_id, ..SeriesFilter::default() };
+            let series = self.list(&filter, None, usize::MAX).into_iter();
+            series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling)
+        })
+    }
+
+    /// The subscription that a series follows, and what of it.
+    pub fn followed(&self, handle: &SeriesHandle) -> Option<(&Subscription, &SubscriptionItem)> {
+        let key = &handle.record.key;
+        let record = self.customer(&key.business_id, key.customer_id.as_deref()?)?;
+        let stripe_id = record.details.stripe_customer_id.as_deref()?;
+        let price_id = price_of(handle);
+        let items = self.subscriptions.of_customer(&key.business_id, stripe_id).filter_map(|subscription| {
+            let item = item_of(subscription, price_id)?;
+            Some((subscription, item))
+        });
+        items.max_by_key(|(subscription, _)| {
+            let is_over = subscription.standing == SubscriptionStanding::Over;
+            (Reverse(is_over), subscription.created_at, &subscription.subscription_id)
+        })
+    }
+}
+
+/// The price that a series is billed by, if it says.
+pub(super) fn price_of(handle: &SeriesHandle) -> Option<&str> {
+    handle.record.spec.stripe.as_ref()?.price_id.as_deref()
+}
+
+/// The item that a series with this price follows, or one without.
+pub(super) fn item_of<'a>(
+    subscription: &'a Subscription,
+    price_id: Option<&str>,
+) -> Option<&'a SubscriptionItem> {
+    match price_id {
+        Some(price_id) => subscription.items.iter().find(|item| item.price_id == price_id),
+        None => {
+            let with_period = subscription.items.iter().find(|item| item.period.is_some());
+            with_period.or(subscription.items.first())
+        }
+    }
+}
