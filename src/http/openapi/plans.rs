@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::answers::{business_id, next_cursor, page};
+use super::requests::notice;
 use super::shape::Shape;
 use crate::admission::parse::names::{
     ACTIONS, METRIC_NAME_BYTES_MAX, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES,
 };
 use crate::admission::parse::plan::periods;
-use crate::admission::parse::series::{NOTIFY_AT_MAX, NOTIFY_AT_PERCENT_MAX};
 use crate::admission::parse::{check, plan, proxy};
 use crate::outbound::{METHODS, REQUEST_HEADERS_MAX, TARGET_BYTES_MAX};
 
@@ -161,16 +161,7 @@ fn new_limit(name: &str) -> Shape {
         "operation" => {
             Shape::option(&OPERATIONS).or_null().by_default("SUM").about("What that series makes of updates.")
         }
-        "notify_at" => {
-            Shape::list(Shape::of("integer").set("minimum", 1).set("maximum", NOTIFY_AT_PERCENT_MAX))
-                .set("maxItems", NOTIFY_AT_MAX)
-                .or_null()
-                .about("Percentages of the limit at which to notify.")
-        }
-        "webhook_url" => {
-            Shape::url().or_null().about("Where to notify; needs the business's webhook secret.")
-        }
-        _ => Shape::any(),
+        name => notice(name),
     }
 }
 
