@@ -11,7 +11,7 @@ use tracktags::admission::parse::key::{self, KeyBody, NewKey};
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
 use tracktags::admission::parse::plan::{NewPlan, changed_limit, new_limit};
-use tracktags::admission::parse::proxy::NewCall;
+use tracktags::admission::parse::proxy::{self, NewCall};
 use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
 use tracktags::admission::parse::update::NewUpdate;
 use tracktags::admission::parse::webhook;
@@ -269,6 +269,15 @@ proptest! {
     }
 
     #[test]
+    fn a_hostile_value_in_proxy_targets_is_refused_at_its_field(value in hostile_value()) {
+        let body = json!({"proxy_targets": value.clone()}).to_string();
+        match proxy::targets(body.as_bytes()) {
+            Ok(targets) => prop_assert_eq!(json!(targets), value),
+            Err(fault) => prop_assert_eq!(fault.field.as_deref(), Some("proxy_targets")),
+        }
+    }
+
+    #[test]
     fn text_that_is_no_json_is_refused_at_its_field(
         at in 0..FIELDS.len(),
         text in prop_oneof![
@@ -296,6 +305,7 @@ proptest! {
         let _ = NewPlan::parse(&bytes);
         let _ = check_limit(&bytes);
         let _ = NewCall::parse(&bytes);
+        let _ = proxy::targets(&bytes);
         let _ = Asked::parse(&bytes);
         let _ = Asked::parse(&[b"[", &bytes[..], b"]"].concat());
         let _ = names::idempotency_key(&bytes);
