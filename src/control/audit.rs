@@ -7,6 +7,7 @@
 //! | `business.create` `business.change` `business.delete` | business |
 //! | `key.create` `key.delete` | `business/name`, `customer_api/customer/name`, `stripe/name` |
 //! | `webhook.rotate` | `webhook` |
+//! | `proxy_targets.change` | `proxy_targets` |
 //! | `plan.create` `plan.delete` `plan_limit.create` `plan_limit.change` `plan_limit.delete` | the id; series that limits begin have no entry of their own |
 //! | `stripe.event` | `type/id`: what it did is in the list of events |
 //! | `server.start` | how many definitions the service made for the tenant itself |
@@ -91,6 +92,9 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
             ("key.delete", business_id, format!("stripe/{key_name}"))
         }
         Change::PutWebhook { business_id, .. } => ("webhook.rotate", business_id, "webhook".to_owned()),
+        Change::PutProxyTargets { business_id, .. } => {
+            ("proxy_targets.change", business_id, "proxy_targets".to_owned())
+        }
         Change::PutPlan(plan) => ("plan.create", &plan.business_id, plan.plan_id.clone()),
         Change::DeletePlan { business_id, plan_id } => ("plan.delete", business_id, plan_id.clone()),
         Change::PutPlanLimit { limit, .. } => {

@@ -1,5 +1,7 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
+use std::collections::BTreeSet;
+
 use dataflows::types::{
     ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, Plan, PlanLimit, RetiredSecret,
     Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, StripeKey, Webhook,
@@ -88,6 +90,13 @@ pub enum Change {
         /// The new secret.
         secret: Sealed,
     },
+    /// What a tenant's customer keys may reach by the proxy, absolute.
+    PutProxyTargets {
+        /// Whose.
+        business_id: String,
+        /// Origins in normal form; none: everything that may be reached at all.
+        origins: BTreeSet<String>,
+    },
     /// The end of a customer, its keys and its series.
     DeleteCustomer {
         /// Whose.
@@ -158,7 +167,8 @@ impl Change {
             }
             Change::PutBusiness(Business { business_id, .. })
             | Change::DeleteBusiness { business_id }
-            | Change::PutWebhook { business_id, .. } => Subject::Business(business_id.clone()),
+            | Change::PutWebhook { business_id, .. }
+            | Change::PutProxyTargets { business_id, .. } => Subject::Business(business_id.clone()),
             Change::CreateKey(ApiKey { business_id, .. })
             | Change::DeleteKey { business_id, .. }
             | Change::CreateStripeKey(StripeKey { business_id, .. })
@@ -244,6 +254,9 @@ impl Change {
             }
             Change::PutWebhook { business_id, url, secret } => {
                 put_webhook(registry, business_id, url, secret, now)?
+            }
+            Change::PutProxyTargets { business_id, origins } => {
+                put_proxy_targets(registry, business_id, origins)?
             }
             Change::PutPlan(plan) => plan::put(registry, plan)?,
             Change::DeletePlan { business_id, plan_id } => plan::delete(registry, business_id, plan_id)?,
@@ -335,6 +348,19 @@ fn put_webhook(
     Ok(vec![Definition::WebhookPut(Webhook { business_id, url, secret, created_at: now, retired })])
 }
 
+fn put_proxy_targets(
+    registry: &Registry,
+    business_id: String,
+    origins: BTreeSet<String>,
+) -> Result<Vec<Definition>, ControlError> {
+    registry.business(&business_id).ok_or(ControlError::NoSuchBusiness)?;
+    let is_so = match registry.proxy_targets(&business_id) {
+        Some(known) => *known == origins,
+        None => origins.is_empty(),
+    };
+    Ok(if is_so { Vec::new() } else { vec![Definition::ProxyTargetsPut { business_id, origins }] })
+}
+
 /// Messages of a series are signed with the secret of its business.
 pub(super) fn signable(
     registry: &Registry,
@@ -422,6 +448,7 @@ fn deleted(registry: &Registry, filter: &SeriesFilter) -> impl Iterator<Item = D
 
 #[cfg(test)]
 mod tests {
+    use super::super::{decode, encode};
     use super::*;
 
     const HOUR: i64 = 3_600 * Micros::PER_SECOND;
@@ -452,6 +479,45 @@ mod tests {
         let webhook = registry.secrets().webhook("biz_1").expect("it is there");
         assert_eq!(webhook.secret, Sealed(vec![secret]));
         webhook.retired.iter().map(|retired| (retired.secret.0[0], retired.ends_at.0 / HOUR)).collect()
+    }
+
+    /// Binds the business's customer keys, through the journal's bytes; the definitions that it took.
+    fn bind(registry: &mut Registry, origins: &[&str]) -> usize {
+        let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+        let change = Change::PutProxyTargets { business_id: "biz_1".to_owned(), origins };
+        let decided = change.decide(registry, &mut SeriesId(1), Micros(0)).expect("decided");
+        let journaled = decode(&encode(&decided)).expect("this version's own");
+        assert_eq!(journaled, decided);
+        for definition in &journaled {
+            registry.apply(definition);
+        }
+        decided.len()
+    }
+
+    #[test]
+    fn proxy_targets_are_what_was_put_last_and_go_with_the_business() {
+        let registry = &mut registry();
+        assert_eq!(bind(registry, &[]), 0, "nothing is set already");
+        assert_eq!(bind(registry, &["https://a.example"]), 1);
+        assert_eq!(bind(registry, &["https://b.example", "https://a.example"]), 1);
+        assert_eq!(
+            bind(registry, &["https://a.example", "https://b.example"]),
+            0,
+            "a repetition changes nothing"
+        );
+        let mut again = Registry::new(1, 0);
+        for definition in registry.export() {
+            again.apply(&definition);
+        }
+        assert_eq!(again.proxy_targets("biz_1"), registry.proxy_targets("biz_1"));
+        assert_eq!(again.proxy_targets("biz_1").map(BTreeSet::len), Some(2));
+        assert_eq!((again.proxy_targets("biz_2"), bind(registry, &[])), (None, 1));
+        assert_eq!(registry.proxy_targets("biz_1"), None, "an empty list binds nobody");
+        again.apply(&Definition::BusinessDeleted { business_id: "biz_1".to_owned() });
+        assert_eq!(again.proxy_targets("biz_1"), None);
+        let absent = Change::PutProxyTargets { business_id: "biz_1".to_owned(), origins: BTreeSet::new() };
+        let decided = absent.decide(&again, &mut SeriesId(1), Micros(0));
+        assert_eq!(decided, Err(ControlError::NoSuchBusiness));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The changes that somebody asks for, one method each: a `Change` through the control thread, and what comes of it. There is
 //! no way to one without saying who it is.
 
+use std::collections::BTreeSet;
+
 use dataflows::types::{
     ApiKey, Business, Definition, KeyKind, Plan, PlanLimit, Sealed, SeriesId, SeriesKey, SeriesSpec,
     StripeEvent, StripeKey, Webhook,
@@ -140,6 +142,16 @@ impl Edits<'_> {
         let change = Change::PutWebhook { business_id: business_id.to_owned(), url, secret };
         self.request(change).await?;
         self.control.webhook(business_id).ok_or(ControlError::NoSuchBusiness)
+    }
+
+    /// Says what a business's customer keys may reach by the proxy: origins in normal form, none for no bounds.
+    pub async fn put_proxy_targets(
+        &self,
+        business_id: &str,
+        origins: BTreeSet<String>,
+    ) -> Result<(), ControlError> {
+        let business_id = business_id.to_owned();
+        self.request(Change::PutProxyTargets { business_id, origins }).await.map(drop)
     }
 
     /// Defines a plan.

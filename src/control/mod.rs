@@ -25,7 +25,7 @@ mod stripe;
 mod subscriptions;
 mod vault;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -333,6 +333,16 @@ impl Control {
     /// The webhook of a business, if it has set one.
     pub fn webhook(&self, business_id: &str) -> Option<Webhook> {
         self.registry().secrets().webhook(business_id).cloned()
+    }
+
+    /// The origins that the business's customer keys are bound to; empty if they are not.
+    pub fn proxy_targets(&self, business_id: &str) -> BTreeSet<String> {
+        self.registry().proxy_targets(business_id).cloned().unwrap_or_default()
+    }
+
+    /// Whether the business lets its customer keys reach an origin, given in normal form.
+    pub fn may_reach(&self, business_id: &str, origin: &str) -> bool {
+        self.registry().proxy_targets(business_id).is_none_or(|origins| origins.contains(origin))
     }
 
     /// How many secrets this vault cannot read.

@@ -5,7 +5,7 @@
 //! dense per worker and not used again within a process: a restart packs them. The registry decides nothing (the
 //! control thread does, before it journals) and forgets nothing (the snapshot holds `export`).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -98,6 +98,8 @@ pub struct Registry {
     /// The server's `max_event_age` in seconds, for series without their own.
     max_event_age_secs: u32,
     businesses: HashMap<String, Business>,
+    /// By business; never an empty set.
+    proxy_targets: HashMap<String, BTreeSet<String>>,
     pub(super) customers: HashMap<String, BTreeMap<String, CustomerRecord>>,
     pub(super) plans: Plans,
     pub(super) lapses: Lapses,
@@ -136,6 +138,7 @@ impl Registry {
             workers,
             max_event_age_secs,
             businesses: HashMap::new(),
+            proxy_targets: HashMap::new(),
             customers: HashMap::new(),
             plans: Plans::default(),
             lapses: Lapses::default(),
@@ -192,6 +195,7 @@ impl Registry {
                 self.apply_to_relations(definition);
                 self.apply_to_billing(definition);
                 self.businesses.remove(business_id);
+                self.proxy_targets.remove(business_id);
                 self.secrets.forget(business_id);
                 self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
             }
@@ -203,6 +207,12 @@ impl Registry {
                 self.secrets.end_stripe_key(business_id, key_name);
             }
             Definition::WebhookPut(webhook) => self.secrets.put_webhook(webhook),
+            Definition::ProxyTargetsPut { business_id, origins } if origins.is_empty() => {
+                self.proxy_targets.remove(business_id);
+            }
+            Definition::ProxyTargetsPut { business_id, origins } => {
+                self.proxy_targets.insert(business_id.clone(), origins.clone());
+            }
             // For the store alone: a log without a bound is nothing to keep in memory.
             Definition::Audited(_) => {}
             Definition::SeriesCreated(record) => return Some(self.create(record)),
@@ -293,6 +303,11 @@ impl Registry {
     /// The business of that id.
     pub fn business(&self, business_id: &str) -> Option<&Business> {
         self.businesses.get(business_id)
+    }
+
+    /// The origins that the business's customer keys are bound to; none if they are not.
+    pub fn proxy_targets(&self, business_id: &str) -> Option<&BTreeSet<String>> {
+        self.proxy_targets.get(business_id)
     }
 
     /// The customer of that business.
@@ -434,6 +449,9 @@ impl Registry {
     /// Definitions that build this registry anew, series in the order of their numbers.
     pub fn export(&self) -> Vec<Definition> {
         let businesses = self.businesses.values().cloned().map(Definition::BusinessPut);
+        let proxy_targets = self.proxy_targets.iter().map(|(business_id, origins)| {
+            Definition::ProxyTargetsPut { business_id: business_id.clone(), origins: origins.clone() }
+        });
         let customers = self.customers.values().flat_map(BTreeMap::values).flat_map(CustomerRecord::export);
         let keys = self.keys.values().map(|credential| Definition::KeyPut(credential.key.clone()));
         let mut records: Vec<_> = self.ordered.values().map(|handle| &handle.record).collect();
@@ -444,6 +462,7 @@ impl Registry {
         });
         let secrets = self.secrets.export();
         businesses
+            .chain(proxy_targets)
             .chain(self.plans.export())
             .chain(customers)
             .chain(keys)

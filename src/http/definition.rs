@@ -11,6 +11,7 @@ use hyper::StatusCode;
 
 use super::auth::{absent, no_such_customer, series_key, subject};
 use super::error::{ApiError, Title};
+use super::metrics::refused;
 use super::reply::{Json, Raw, Reply, ToJson};
 use super::{Call, Rooms};
 use crate::admission::parse::names::{ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, word};
@@ -48,7 +49,7 @@ pub(super) async fn create(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
                 return Ok(created(rooms, &handle, "exists", Some(&differs), &new.warnings));
             }
             Err(AdmissionError::Gone) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refused(&key, handle.record.spec.operation, error)),
         }
     }
     Err(AdmissionError::Gone.into())

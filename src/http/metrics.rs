@@ -53,7 +53,7 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
 }
 
 /// What a refusal says of the limit goes into headers, too.
-fn refused(key: &SeriesKey, operation: Operation, error: AdmissionError) -> ApiError {
+pub(super) fn refused(key: &SeriesKey, operation: Operation, error: AdmissionError) -> ApiError {
     let headers = match &error {
         AdmissionError::Refused(refused) => {
             ratelimit::headers(&key.metric_name, operation, refused.held, refused.current, refused.at)

@@ -287,6 +287,8 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::BusinessChange => Box::pin(businesses::change(backend.rooms()?, call)).await,
         Endpoint::BusinessDelete => Box::pin(businesses::delete(backend.rooms()?, call)).await,
         Endpoint::WebhookPut => Box::pin(webhooks::put(backend.rooms()?, call)).await,
+        Endpoint::ProxyTargetsPut => Box::pin(proxy::put_targets(backend.rooms()?, call)).await,
+        Endpoint::ProxyTargetsRead => proxy::read_targets(backend.rooms()?, call),
         Endpoint::MessageFailedList => Box::pin(webhooks::failed(backend.rooms()?, call)).await,
         Endpoint::MessageRetry => Box::pin(webhooks::retry(backend.rooms()?, call)).await,
         Endpoint::KeyCreate => Box::pin(keys::create(backend.rooms()?, call)).await,

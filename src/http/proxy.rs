@@ -1,8 +1,11 @@
-//! `POST /api/v1/proxy`: check, then forward (API section 5).
+//! `POST /api/v1/proxy`: check, then forward (API section 5); and `proxy_targets`, which binds customer keys to origins.
 //!
 //! Refused is who is past a limit with the action `deny` or `block`; the target then hears nothing. What was allowed is
 //! answered with what the target said, whatever that was. Usage is not counted here: the target's owner records it. Where
-//! requests may go to is decided by the room that sends them, at the address that it connects to.
+//! requests may go to is decided by the room that sends them, at the address that it connects to. An origin of
+//! `proxy_targets` is compared in the form that is connected to: a list opens nothing that the room would refuse.
+
+use std::collections::BTreeSet;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
@@ -18,10 +21,10 @@ use super::reply::{Json, Raw, Reply, ToJson};
 use super::{Call, Rooms, ratelimit};
 use crate::admission::parse::Fault;
 use crate::admission::parse::names::{ACTIONS, OPERATORS, word};
-use crate::admission::parse::proxy::NewCall;
+use crate::admission::parse::proxy::{NewCall, targets};
 use crate::admission::{AdmissionError, WAIT_MAX_SECS};
 use crate::control::{SeriesFilter, SeriesHandle};
-use crate::outbound::{Answer, OutboundError, Request, RequestError, Target};
+use crate::outbound::{Answer, OutboundError, Request, RequestError, Target, TargetError};
 
 /// A series with the limit that decides.
 type Judged = (SeriesHandle, Standing);
@@ -32,6 +35,10 @@ pub(super) async fn forward(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, Api
     let customer_id = about(call.caller(), new.scope, new.customer_id.as_deref())?;
     let request = request(&new)?;
     let business_id = call.caller().business_id.clone();
+    let is_bound = call.caller().customer_id.is_some();
+    if is_bound && !rooms.control.may_reach(&business_id, request.target().origin()) {
+        return Err(OutboundError::NotAllowed.into());
+    }
     let judged = match &new.metric_name {
         Some(metric_name) => {
             let (business_id, metric_name) = (business_id.as_ref().to_owned(), metric_name.clone());
@@ -56,6 +63,36 @@ pub(super) async fn forward(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, Api
         .set("forwarded_response", forwarded(&answer));
     let headers = judged.as_ref().map(|(handle, standing)| limits(handle, standing, now)).unwrap_or_default();
     Ok(Reply { headers, ..Reply::json(StatusCode::OK, json) })
+}
+
+/// `PUT /api/v1/businesses/{business_id}/proxy_targets`: holds from the answer on.
+pub(super) async fn put_targets(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let business_id: &str = &call.caller().business_id;
+    rooms.control.by(call.origin()).put_proxy_targets(business_id, origins(&call.body)?).await?;
+    Ok(Reply::json(StatusCode::OK, show(Json::object().set("status", "updated"), rooms, business_id)))
+}
+
+/// `GET /api/v1/businesses/{business_id}/proxy_targets`.
+pub(super) fn read_targets(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
+    Ok(Reply::json(StatusCode::OK, show(Json::object(), rooms, &call.caller().business_id)))
+}
+
+fn show(into: Json, rooms: &Rooms, business_id: &str) -> Json {
+    let origins = rooms.control.proxy_targets(business_id);
+    let shown: Vec<_> = origins.iter().collect();
+    into.set("business_id", business_id).set("proxy_targets", &shown[..])
+}
+
+/// The origins of a body, in normal form.
+fn origins(body: &[u8]) -> Result<BTreeSet<String>, Fault> {
+    let read = |(index, text): (usize, String)| {
+        Target::parse_origin(&text).map_err(|error| {
+            let field = format!("proxy_targets[{index}]");
+            let fault = Fault::malformed(field, "invalid_target", error.to_string());
+            if error == TargetError::Scheme { fault.with_valid(["http", "https"]) } else { fault }
+        })
+    };
+    targets(body)?.into_iter().enumerate().map(read).collect()
 }
 
 /// What is to be sent. Nothing is looked up yet.
@@ -196,5 +233,89 @@ impl From<OutboundError> for ApiError {
             OutboundError::TooLarge => ApiError::bad_gateway("target_answer_too_large", detail),
             OutboundError::Malformed => ApiError::bad_gateway("target_answer_malformed", detail),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::parse::FaultKind;
+    use crate::admission::parse::proxy::PROXY_TARGETS_MAX;
+    use crate::outbound::ORIGIN_BYTES_MAX;
+
+    fn listed(targets: &[&str]) -> Result<BTreeSet<String>, Fault> {
+        origins(serde_json::json!({"proxy_targets": targets}).to_string().as_bytes())
+    }
+
+    #[test]
+    fn origins_are_merged_in_the_form_that_is_connected_to() {
+        let read = listed(&[
+            "https://API.example.com:443",
+            "https://api.example.com",
+            "HTTP://api.example.com:80",
+            "http://api.example.com:8080",
+            "https://api.example.com.",
+            "http://0x7f.1",
+            "http://127.0.0.1.",
+            "http://[0:0:0:0:0:0:0:1]",
+            "https://b\u{fc}cher.example",
+        ]);
+        let read: Vec<_> = read.expect("well-formed").into_iter().collect();
+        assert_eq!(
+            read,
+            [
+                "http://127.0.0.1",
+                "http://[::1]",
+                "http://api.example.com",
+                "http://api.example.com:8080",
+                "https://api.example.com",
+                "https://api.example.com.",
+                "https://xn--bcher-kva.example",
+            ]
+        );
+        assert_eq!(listed(&[]), Ok(BTreeSet::new()));
+        assert_eq!(listed(&["https://a.example"; PROXY_TARGETS_MAX]).map(|read| read.len()), Ok(1));
+    }
+
+    #[test]
+    fn what_is_no_origin_names_its_place() {
+        let name = |bytes: usize| format!("https://{}", "a".repeat(bytes));
+        assert!(listed(&[&name(ORIGIN_BYTES_MAX - 8)]).is_ok());
+        for (text, valid) in [
+            ("", &[][..]),
+            ("*", &[]),
+            ("null", &[]),
+            ("api.example.com", &[]),
+            ("//api.example.com", &[]),
+            ("https://", &[]),
+            ("https://*.example.com:x", &[]),
+            ("https://api.example.com:99999", &[]),
+            ("https:api.example.com", &[]),
+            ("https://api.example.com/", &[]),
+            ("https://api.example.com/v1", &[]),
+            ("https://api.example.com?", &[]),
+            ("https://api.example.com?a=b", &[]),
+            ("https://api.example.com#", &[]),
+            ("https://api.example.com\\", &[]),
+            (" https://api.example.com", &[]),
+            ("https://api.example.com\n", &[]),
+            ("https://user@api.example.com", &[]),
+            ("https://user:word@api.example.com", &[]),
+            ("https://@api.example.com", &[]),
+            (&name(ORIGIN_BYTES_MAX), &[]),
+            ("ftp://api.example.com", &["http", "https"]),
+            ("file:///etc", &["http", "https"]),
+            ("ws://api.example.com", &["http", "https"]),
+        ] {
+            let fault = listed(&["https://good.example", text]).expect_err(text);
+            let shown = (fault.kind, fault.code, fault.field.as_deref(), &fault.valid[..]);
+            assert_eq!(
+                shown,
+                (FaultKind::Malformed, "invalid_target", Some("proxy_targets[1]"), valid),
+                "{text}"
+            );
+        }
+        let many = listed(&["https://a.example"; PROXY_TARGETS_MAX + 1]).expect_err("too many");
+        assert_eq!((many.kind, many.field.as_deref()), (FaultKind::Unacceptable, Some("proxy_targets")));
     }
 }

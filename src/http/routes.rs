@@ -45,6 +45,8 @@ pub enum Endpoint {
     BusinessChange,
     BusinessDelete,
     WebhookPut,
+    ProxyTargetsPut,
+    ProxyTargetsRead,
     MessageFailedList,
     MessageRetry,
     KeyCreate,
@@ -90,7 +92,9 @@ const fn open(path: &'static str, endpoint: Endpoint) -> Route {
 /// A route of one business; `json`: it makes something.
 const fn tenant(method: Method, path: &'static str, endpoint: Endpoint, json: bool) -> Route {
     let scope = match endpoint {
-        Endpoint::KeyList | Endpoint::KeyRead | Endpoint::CustomerKeyList => KeyScope::Read,
+        Endpoint::KeyList | Endpoint::KeyRead | Endpoint::CustomerKeyList | Endpoint::ProxyTargetsRead => {
+            KeyScope::Read
+        }
         // A key may always end itself.
         Endpoint::KeyDelete => KeyScope::Any,
         _ => KeyScope::Manage,
@@ -125,6 +129,7 @@ const BUSINESSES: &str = "/api/v1/businesses";
 const BUSINESS: &str = "/api/v1/businesses/{business_id}";
 const BUSINESS_CUSTOMERS: &str = "/api/v1/businesses/{business_id}/customers";
 const WEBHOOK: &str = "/api/v1/businesses/{business_id}/webhook";
+const PROXY_TARGETS: &str = "/api/v1/businesses/{business_id}/proxy_targets";
 const KEYS: &str = "/api/v1/businesses/{business_id}/keys";
 const KEY: &str = "/api/v1/businesses/{business_id}/keys/{key_type}/{key_name}";
 const CUSTOMER_KEYS: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys";
@@ -139,7 +144,7 @@ const MESSAGE_RETRY: &str = "/admin/v1/webhooks/retry/{event_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 48] = [
+pub static ROUTES: [Route; 50] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -207,6 +212,8 @@ pub static ROUTES: [Route; 48] = [
     admin(Method::DELETE, BUSINESS, Endpoint::BusinessDelete, false),
     tenant(Method::POST, BUSINESS_CUSTOMERS, Endpoint::CustomerCreate, true),
     tenant(Method::PUT, WEBHOOK, Endpoint::WebhookPut, true),
+    tenant(Method::PUT, PROXY_TARGETS, Endpoint::ProxyTargetsPut, true),
+    tenant(Method::GET, PROXY_TARGETS, Endpoint::ProxyTargetsRead, false),
     tenant(Method::POST, KEYS, Endpoint::KeyCreate, true),
     tenant(Method::GET, KEYS, Endpoint::KeyList, false),
     tenant(Method::GET, KEY, Endpoint::KeyRead, false),

@@ -36,7 +36,7 @@ pub use headers::{end_to_end, forwarded};
 pub use request::{METHODS, REQUEST_HEADER_BYTES_MAX, REQUEST_HEADERS_MAX, Request, RequestError};
 pub use resolve::{Resolve, Resolving, SystemResolver};
 pub use signature::{SecretError, SigningKey, sign};
-pub use target::{TARGET_BYTES_MAX, Target, TargetError};
+pub use target::{ORIGIN_BYTES_MAX, TARGET_BYTES_MAX, Target, TargetError};
 
 /// Why there is no answer. No text names an address, a secret or a part of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

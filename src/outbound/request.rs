@@ -65,6 +65,11 @@ impl Request {
         }
         Ok(Request { method, target, headers: forwarded(&parsed), body })
     }
+
+    /// Where it goes.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
 }
 
 #[cfg(test)]

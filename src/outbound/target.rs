@@ -17,7 +17,10 @@ use url::{SyntaxViolation, Url};
 /// Longest text of a target.
 pub const TARGET_BYTES_MAX: usize = 2_048;
 
-/// What is wrong with the text of a target.
+/// Longest text of an origin: `https://`, a name of 253 characters, which is the longest of DNS, and a port.
+pub const ORIGIN_BYTES_MAX: usize = 267;
+
+/// What is wrong with the text of a target, or of an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TargetError {
     /// Longer than `TARGET_BYTES_MAX`.
@@ -32,6 +35,11 @@ pub enum TargetError {
     /// `user@host` or `user:password@host`.
     #[error("a target carries no user and no password")]
     User,
+    /// More than an origin, or a longer one than `ORIGIN_BYTES_MAX`.
+    #[error(
+        "an origin is a scheme, a host and perhaps a port, such as https://example.com, of at most {ORIGIN_BYTES_MAX} bytes, with nothing behind"
+    )]
+    Origin,
 }
 
 /// A URL that a request can be sent to.
@@ -71,7 +79,16 @@ impl Target {
         Ok(Target { uri, origin })
     }
 
-    /// Scheme, host and port in normal form: `https://example.com`, `http://[2001:db8::1]:8080`.
+    /// Reads an origin, nothing else: its normal form, which is that of `origin`.
+    pub fn parse_origin(text: &str) -> Result<String, TargetError> {
+        let Target { origin, .. } = Target::parse(text)?;
+        // Of what has been read, these alone begin a path, a query or a fragment, however empty.
+        let is_alone = text.split_once("://").is_some_and(|(_, host)| !host.contains(['/', '?', '#']));
+        let is_short = text.len().max(origin.len()) <= ORIGIN_BYTES_MAX;
+        if is_alone && is_short { Ok(origin) } else { Err(TargetError::Origin) }
+    }
+
+    /// Scheme, host and port in normal form, which is also what is connected to: `https://example.com`, `http://[2001:db8::1]:8080`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
@@ -125,6 +142,28 @@ mod tests {
         ] {
             let target = Target::parse(&format!("https://{host}:443")).expect(host);
             assert_eq!(target.origin(), format!("https://{written}"), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_what_is_connected_to_and_reads_as_itself() {
+        for text in [
+            "HTTPS://Example.COM:443/a?b#c",
+            "http://example.com:80",
+            "http://example.com:443",
+            "https://example.com.:8443/",
+            "http://0x7f.1:8080/",
+            "http://127.0.0.1./",
+            "https://[2001:DB8:0::1]:443",
+            "https://bücher.example/",
+            "http://%65xample.com",
+        ] {
+            let target = Target::parse(text).expect(text);
+            let uri = target.uri();
+            let connected =
+                format!("{}://{}", uri.scheme().expect("absolute"), uri.authority().expect("a host"));
+            assert_eq!(target.origin(), connected, "{text}");
+            assert_eq!(Target::parse_origin(&connected), Ok(connected), "{text}");
         }
     }
 

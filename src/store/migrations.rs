@@ -33,6 +33,11 @@ pub(super) const SQLITE: &[Migration] = &[
         name: "messages",
         sql: include_str!("../../migrations/sqlite/0007_messages.sql"),
     },
+    Migration {
+        version: 8,
+        name: "proxy_targets",
+        sql: include_str!("../../migrations/sqlite/0008_proxy_targets.sql"),
+    },
 ];
 
 /// The migrations of PostgreSQL.
@@ -59,6 +64,11 @@ pub(super) const POSTGRES: &[Migration] = &[
         version: 7,
         name: "messages",
         sql: include_str!("../../migrations/postgres/0007_messages.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "proxy_targets",
+        sql: include_str!("../../migrations/postgres/0008_proxy_targets.sql"),
     },
 ];
 

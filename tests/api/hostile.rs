@@ -11,7 +11,7 @@ use tracktags::admission::parse::key::{self, KeyBody, NewKey};
 use tracktags::admission::parse::names;
 use tracktags::admission::parse::object::NESTING_MAX;
 use tracktags::admission::parse::plan::{NewPlan, changed_limit, new_limit};
-use tracktags::admission::parse::proxy::NewCall;
+use tracktags::admission::parse::proxy::{self, NewCall};
 use tracktags::admission::parse::series::{Bounds, NewSeries, Patched};
 use tracktags::admission::parse::update::NewUpdate;
 use tracktags::admission::parse::webhook;
@@ -251,9 +251,9 @@ proptest! {
         question[field] = value;
         let mut questions = vec![json!({"metric_name": "m"}); before];
         questions.push(question.clone());
-        for body in [question, questions.into()] {
+        for (body, named) in [(question, field.to_owned()), (questions.into(), format!("[{before}].{field}"))] {
             if let Err(fault) = Asked::parse(body.to_string().as_bytes()) {
-                prop_assert_eq!(fault.field.as_deref(), Some(field), "{}: {:?}", body, fault);
+                prop_assert_eq!(fault.field, Some(named), "{}", body);
             }
         }
     }
@@ -265,6 +265,15 @@ proptest! {
         body[field] = value;
         if let Err(fault) = NewCall::parse(body.to_string().as_bytes()) {
             prop_assert!(concerns(&fault, field), "{field}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_value_in_proxy_targets_is_refused_at_its_field(value in hostile_value()) {
+        let body = json!({"proxy_targets": value.clone()}).to_string();
+        match proxy::targets(body.as_bytes()) {
+            Ok(targets) => prop_assert_eq!(json!(targets), value),
+            Err(fault) => prop_assert_eq!(fault.field.as_deref(), Some("proxy_targets")),
         }
     }
 
@@ -296,6 +305,7 @@ proptest! {
         let _ = NewPlan::parse(&bytes);
         let _ = check_limit(&bytes);
         let _ = NewCall::parse(&bytes);
+        let _ = proxy::targets(&bytes);
         let _ = Asked::parse(&bytes);
         let _ = Asked::parse(&[b"[", &bytes[..], b"]"].concat());
         let _ = names::idempotency_key(&bytes);
@@ -346,12 +356,15 @@ fn nesting_is_bounded_in_plans_questions_and_calls() {
             let with = |field: &str| format!(r#"{{"{field}": {text}}}"#);
             let plans = PLAN_FIELDS.map(|it| (it, vec![NewPlan::parse(with(it).as_bytes()).err()]));
             let limits = LIMIT_FIELDS.map(|it| (it, check_limit(with(it).as_bytes()).to_vec()));
-            let questions = QUESTION_FIELDS.map(|it| {
-                let bodies = [with(it), format!("[{}]", with(it))];
-                (it, bodies.map(|body| Asked::parse(body.as_bytes()).err()).to_vec())
+            let questions = QUESTION_FIELDS.map(|it| (it, vec![Asked::parse(with(it).as_bytes()).err()]));
+            let listed = QUESTION_FIELDS.map(|it| {
+                let fault = Asked::parse(format!("[{}]", with(it)).as_bytes()).expect_err(it);
+                assert_eq!(fault.field, Some(format!("[0].{it}")));
+                (it, vec![Some(Fault { field: Some(it.to_owned()), ..fault })])
             });
             let calls = CALL_FIELDS.map(|it| (it, vec![NewCall::parse(with(it).as_bytes()).err()]));
-            for (field, faults) in plans.into_iter().chain(limits).chain(questions).chain(calls) {
+            for (field, faults) in plans.into_iter().chain(limits).chain(questions).chain(listed).chain(calls)
+            {
                 for fault in faults {
                     let fault = fault.expect(field);
                     assert_eq!((fault.code, fault.field.as_deref()), ("nesting_too_deep", Some(field)));

@@ -165,7 +165,7 @@ fn a_client_that_fills_in_defaults_changes_nothing_else() {
 #[test]
 fn a_request_has_the_fields_that_the_parser_knows() {
     let document = document();
-    let bodies: [(&str, &Schema); 21] = [
+    let bodies: [(&str, &Schema); 22] = [
         ("NewMetric", &series::POST),
         ("MetricChange", &series::PATCH),
         ("MetricMetadata", &metadata::METADATA),
@@ -187,6 +187,7 @@ fn a_request_has_the_fields_that_the_parser_knows() {
         ("PlanLimitChange", &plan::LIMIT),
         ("Question", &check::QUESTION),
         ("NewCall", &proxy::BODY),
+        ("NewProxyTargets", &proxy::TARGETS),
     ];
     let mut taken = BTreeSet::new();
     for (name, schema) in bodies {

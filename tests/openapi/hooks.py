@@ -104,6 +104,9 @@ def agree_body(path, body, bad):
     # Nobody else's server is called.
     if "target_url" in body and "target_url" not in bad:
         body["target_url"] = TARGET
+    # Most texts that a pattern leads to are no host.
+    if not bad and isinstance(body.get("proxy_targets"), list) and next(numbers) % 2:
+        body["proxy_targets"] = [f"https://{number}.example" for number, _ in enumerate(body["proxy_targets"])]
     unwanted = set()
     if body.get("metric_type") != "reset":
         unwanted.add("reset_interval")

@@ -81,6 +81,11 @@ fn every_change_has_one_entry_and_each_business_reads_its_own() {
     let stripe = format!(r#"{{"key_type": "stripe", "key_name": "live", "credentials": {credentials}}}"#);
     own.post(&keys, &stripe).body();
     own.put(&format!("{business}/webhook"), r#"{"url": "https://example.com/canary"}"#).body();
+    // The second says the same in another spelling.
+    for targets in ["https://canary.example", "https://CANARY.example:443"] {
+        let targets = format!(r#"{{"proxy_targets": ["{targets}"]}}"#);
+        own.put(&format!("{business}/proxy_targets"), &targets).body();
+    }
     own.delete(&format!("{keys}/stripe/live")).body();
     let of_customer = format!("{business}/customers/alice/keys");
     own.post(&of_customer, r#"{"key_type": "customer_api", "key_name": "c"}"#).body();
@@ -98,6 +103,7 @@ fn every_change_has_one_entry_and_each_business_reads_its_own() {
         "key:main business series.delete calls".to_owned(),
         "key:main business key.create stripe/live".to_owned(),
         "key:main business webhook.rotate webhook".to_owned(),
+        "key:main business proxy_targets.change proxy_targets".to_owned(),
         "key:main business key.delete stripe/live".to_owned(),
         "key:main business key.create customer_api/alice/c".to_owned(),
         "key:main business key.delete customer_api/alice/c".to_owned(),

@@ -13,7 +13,7 @@ use tracktags::http::routes::{Endpoint, ROUTES};
 use super::openapi;
 use super::support::api::{self, Client, Outcome};
 use super::support::server::{Launch, Server};
-use super::support::{Random, rounds, until};
+use super::support::{KEY, Random, rounds, until};
 
 const CONNECTIONS: usize = 64;
 const LIMIT: i64 = 1_000;
@@ -133,6 +133,35 @@ fn a_refusal_says_what_would_help() {
     let body = format!(r#"{{"value": 1, "timestamp": "{then}"}}"#);
     client.put(&path("hourly"), &body).refused(422, "too_late");
     client.put(&path("ever"), &body).refused(429, "plan_limit_exceeded");
+}
+
+/// Status, `RateLimit-Policy` and `RateLimit` of an answer.
+fn quota(server: &Server, method: &str, path: &str, body: &str) -> (u16, [Option<String>; 2]) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(format!("{}{path}", server.base()))
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json");
+    let answer = agent.run(request.body(body.to_owned()).expect("a request")).expect("an answer");
+    let header = |name| answer.headers().get(name).map(|value| value.to_str().expect("ASCII").to_owned());
+    (answer.status().as_u16(), [header("ratelimit-policy"), header("ratelimit")])
+}
+
+#[test]
+fn whatever_is_refused_for_a_limit_tells_the_quota() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = start(&folder);
+    create(&Client::new(&server.base()), "full", "");
+    let told = [r#""full";q=1000"#, r#""full";r=10"#].map(|text| Some(text.to_owned()));
+    assert_eq!(quota(&server, "PUT", &path("full"), r#"{"value": 990}"#), (200, told.clone()));
+    for (method, path, body) in [
+        ("PUT", path("full"), r#"{"value": 11}"#),
+        // A repeated POST records its initial value as an update.
+        ("POST", "/api/v1/metrics".to_owned(), r#"{"metric_name": "full", "initial_value": 11}"#),
+    ] {
+        assert_eq!(quota(&server, method, &path, body), (429, told.clone()), "{method}");
+    }
 }
 
 #[test]

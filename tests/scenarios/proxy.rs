@@ -60,8 +60,12 @@ const REDIRECT: &str = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/secret\
 
 /// A server that may reach 127.0.0.2 and no other private address.
 fn start(folder: &tempfile::TempDir) -> Server {
+    start_allowing(folder, "127.0.0.2")
+}
+
+fn start_allowing(folder: &tempfile::TempDir, networks: &str) -> Server {
     let launch = Launch::dev(folder.path().join("data")).workers(2);
-    launch.environment("TRACKTAGS_PROXY_ALLOW", "127.0.0.2").start()
+    launch.environment("TRACKTAGS_PROXY_ALLOW", networks).start()
 }
 
 /// A customer with two limited series; `calls` denies.
@@ -77,6 +81,13 @@ fn customer(client: &Client) {
 fn use_one(client: &Client, metric_name: &str) {
     let path = format!("/api/v1/metrics/{metric_name}?scope=customer&customer_id=a");
     client.put(&path, r#"{"value": 1}"#).body();
+}
+
+/// A key of customer `a`.
+fn key_of_customer(own: &Client) -> Client {
+    let path = "/api/v1/businesses/biz_demo/customers/a/keys";
+    let made = own.post(path, r#"{"key_type": "customer_api", "key_name": "k"}"#);
+    own.with_key(&text(&made.body(), "api_key").expect("a key"))
 }
 
 fn forward(client: &Client, call: Value) -> Outcome {
@@ -98,11 +109,7 @@ fn what_is_allowed_is_forwarded_and_what_is_breached_is_not() {
     let server = start(&folder);
     let own = Client::new(&server.base());
     customer(&own);
-    let made = own.post(
-        "/api/v1/businesses/biz_demo/customers/a/keys",
-        r#"{"key_type": "customer_api", "key_name": "k"}"#,
-    );
-    let theirs = own.with_key(&text(&made.body(), "api_key").expect("a key"));
+    let theirs = key_of_customer(&own);
     let target = Target::start("127.0.0.2", OK);
     let call = |metric_name: &str| {
         json!({"metric_name": metric_name, "scope": "customer", "customer_id": "a", "method": "POST",
@@ -212,4 +219,97 @@ fn nothing_is_reached_that_may_not_be_and_redirects_are_handed_back() {
     let mut odd = call(&redirects.url("/"));
     odd["method"] = "BREW".into();
     forward(&client, odd).refused(400, "invalid_target");
+}
+
+const TARGETS: &str = "/api/v1/businesses/biz_demo/proxy_targets";
+
+/// Binds the customer keys; what the answer and a reading then say.
+fn bind(own: &Client, origins: &[&str]) -> Vec<String> {
+    let put = body(own.put(TARGETS, &json!({ "proxy_targets": origins }).to_string()));
+    let read = body(own.get(TARGETS));
+    assert_eq!((&put["status"], &put["proxy_targets"]), (&json!("updated"), &read["proxy_targets"]));
+    serde_json::from_value(read["proxy_targets"].clone()).expect("a list of strings")
+}
+
+/// What a refused call was told, but for its id.
+fn not_allowed(client: &Client, metric_name: &str, target_url: &str) -> Value {
+    let call = json!({"metric_name": metric_name, "customer_id": "a", "target_url": target_url});
+    let outcome = forward(client, call);
+    let Outcome::Rejected(403, text) = outcome else { panic!("{target_url}: {outcome:?}") };
+    let mut said: Value = serde_json::from_str(&text).expect("JSON");
+    said.as_object_mut().expect("an object").remove("request_id");
+    assert_eq!(said["code"], "target_not_allowed", "{target_url}: {said}");
+    said
+}
+
+fn is_reached(client: &Client, target_url: &str) {
+    let call = json!({"metric_name": "bytes", "customer_id": "a", "target_url": target_url});
+    assert_eq!(body(forward(client, call))["forwarded_response"]["status_code"], 201, "{target_url}");
+}
+
+#[test]
+fn customer_keys_reach_the_listed_origins_and_no_others_also_after_a_kill() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = start_allowing(&folder, "127.0.0.0/8,::1");
+    let own = Client::new(&server.base());
+    customer(&own);
+    let theirs = key_of_customer(&own);
+    let (listed, other) = (Target::start("127.0.0.1", OK), Target::start("127.0.0.1", OK));
+    let port = listed.address.port();
+    is_reached(&theirs, &other.url("/"));
+    assert_eq!(other.heard().len(), 1, "nothing binds it yet");
+
+    let odd = [format!("HTTP://0x7f.1:{port}"), format!("http://127.0.0.1.:{port}")];
+    let origins = bind(&own, &[&odd[0], &odd[1], "http://10.1.2.3:80"]);
+    assert_eq!(origins, ["http://10.1.2.3".to_owned(), format!("http://127.0.0.1:{port}")]);
+    for host in ["127.0.0.1", "127.0.0.1.", "2130706433", "0177.0.0.1"] {
+        is_reached(&theirs, &format!("http://{host}:{port}/v1?x=1"));
+    }
+    assert_eq!(listed.heard().len(), 4, "one origin, however it is written");
+
+    // What the guard says of an address, word for word; whatever the limit would say, and whether there is a metric.
+    let guarded = not_allowed(&own, "bytes", "http://10.1.2.3/");
+    use_one(&own, "calls");
+    use_one(&own, "calls");
+    for metric_name in ["bytes", "calls", "absent", ""] {
+        assert_eq!(not_allowed(&theirs, metric_name, &other.url("/")), guarded, "{metric_name}");
+    }
+    for elsewhere in [
+        format!("https://127.0.0.1:{port}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+        "http://127.0.0.1/".to_owned(),
+        "http://example.com/".to_owned(),
+        "http://10.1.2.3/".to_owned(),
+    ] {
+        assert_eq!(not_allowed(&theirs, "bytes", &elsewhere), guarded, "{elsewhere}");
+    }
+    // A name with a dot at its end is asked for as it is, and is another one.
+    bind(&own, &[&format!("http://LOCALHOST:{port}")]);
+    assert_eq!(not_allowed(&theirs, "bytes", &format!("http://localhost.:{port}/")), guarded);
+    assert_eq!(not_allowed(&theirs, "bytes", &listed.url("/")), guarded);
+    is_reached(&theirs, &format!("http://localhost:{port}/"));
+    assert_eq!(listed.heard().len(), 1, "connections are answered one by one: there was no other before");
+    is_reached(&own, &other.url("/"));
+    assert_eq!(
+        other.heard().len(),
+        1,
+        "a business key is not bound, and there was no other connection before"
+    );
+
+    // A bad list changes nothing.
+    let outcome = own.put(TARGETS, r#"{"proxy_targets": ["http://a.example", "http://b.example/path"]}"#);
+    let Outcome::Rejected(400, said) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(text(&said, "field").as_deref(), Some("proxy_targets[1]"), "{said}");
+    server.kill();
+
+    let server = start_allowing(&folder, "127.0.0.0/8,::1");
+    let own = Client::new(&server.base());
+    let theirs = theirs.at(&server.base());
+    assert_eq!(body(own.get(TARGETS))["proxy_targets"], json!([format!("http://localhost:{port}")]));
+    assert_eq!(not_allowed(&theirs, "bytes", &other.url("/")), guarded);
+    is_reached(&theirs, &format!("http://localhost:{port}/"));
+    assert_eq!(bind(&own, &[]), [""; 0]);
+    is_reached(&theirs, &other.url("/"));
+    assert_eq!((listed.heard().len(), other.heard().len()), (1, 1));
 }

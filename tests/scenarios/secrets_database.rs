@@ -25,6 +25,7 @@ const PASSWORDS: [&str; 2] = ["canaryPasswordCANARY0271828182845", "canaryPasswo
 const RESTRICTED: &str = "rk_live_canaryCANARYfedcba9876543210";
 const ADMIN_KEY: &str = "tk_admin_canaryCANARY5772156649015328606065";
 const CUSTOMER_KEYS: &str = "/api/v1/businesses/biz_demo/customers/cust_123/keys";
+const TARGETS: &str = "/api/v1/businesses/biz_demo/proxy_targets";
 const CALLS: &str = "/api/v1/metrics/calls";
 /// Longer than the longest pause between two attempts at the database.
 const RETRY_LIMIT: Duration = Duration::from_secs(45);
@@ -311,8 +312,9 @@ fn a_new_machine_reads_the_secrets_of_the_database_if_it_has_their_key() {
         text(&client.post(KEYS, &key_body("business", "second")).body(), "api_key").expect("shown once");
     let of_customer = text(&client.post(CUSTOMER_KEYS, &key_body("customer_api", "c")).body(), "api_key")
         .expect("shown once");
+    client.put(TARGETS, r#"{"proxy_targets": ["https://api.example.com"]}"#).body();
     // Newest first; the oldest tells of the demo.
-    let mut log: Vec<Value> = entries(&audit::log(&client, 5));
+    let mut log: Vec<Value> = entries(&audit::log(&client, 6));
     server.kill();
 
     let other = SECRET_KEY.replace('8', "9");
@@ -339,6 +341,8 @@ fn a_new_machine_reads_the_secrets_of_the_database_if_it_has_their_key() {
         assert!(listed.contains(r#""stripe""#), "{listed}");
         assert_eq!(text(&holder.get(LIVE).body(), "key_name").as_deref(), Some("live"));
         client.with_key(&of_customer).get("/api/v1/metrics").body();
+        let targets = holder.get(TARGETS).body();
+        assert!(targets.contains(r#""proxy_targets":["https://api.example.com"]"#), "{targets}");
 
         // What was before is there as it was, and what is new comes on top, page by page too.
         assert_eq!(entries(&audit::log(&client, log.len())), log);

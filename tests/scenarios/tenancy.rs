@@ -80,6 +80,7 @@ impl Names<'_> {
             Endpoint::BusinessCreate => r#"{"business_name": "N", "email": "n@example.com"}"#.to_owned(),
             Endpoint::BusinessChange => r#"{"email": "changed@example.com"}"#.to_owned(),
             Endpoint::WebhookPut => r#"{"url": "https://hook.invalid/"}"#.to_owned(),
+            Endpoint::ProxyTargetsPut => r#"{"proxy_targets": ["https://api.example.com"]}"#.to_owned(),
             Endpoint::KeyCreate => r#"{"key_type": "business", "key_name": "new"}"#.to_owned(),
             Endpoint::CustomerKeyCreate => r#"{"key_type": "customer_api", "key_name": "new-c"}"#.to_owned(),
             Endpoint::PlanCreate => r#"{"plan_name": "New", "stripe_price_id": "price_new"}"#.to_owned(),
@@ -98,7 +99,8 @@ impl Names<'_> {
                     r#"{{"metric_name": "{metric_name}", "customer_id": "{customer_id}", "target_url": "{target}"}}"#
                 )
             }
-            Endpoint::PlanList
+            Endpoint::ProxyTargetsRead
+            | Endpoint::PlanList
             | Endpoint::PlanRead
             | Endpoint::PlanDelete
             | Endpoint::PlanLimitList

@@ -1,6 +1,7 @@
-//! Plans, their limits and who is on them: as tables, and read back by a start on an empty journal.
+//! Plans, their limits and who is on them, and what a business binds its customer keys to: as tables, and read back by a
+//! start on an empty journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use dataflows::types::{
@@ -15,6 +16,7 @@ use super::support::*;
 
 const PLANS: &str = "SELECT * FROM plans ORDER BY business_id, plan_id";
 const LIMITS: &str = "SELECT * FROM plan_limits ORDER BY business_id, limit_id";
+const BUSINESSES: &str = "SELECT business_id, proxy_targets FROM businesses ORDER BY business_id";
 const CUSTOMERS: &str = "SELECT * FROM customers ORDER BY business_id, customer_id";
 const ODD: &str = "quote ' \" back \\ tab \t new \n \u{1F4C8} \u{202e} $1 {schema} | --";
 
@@ -25,6 +27,10 @@ fn business(business_id: &str, created_at: Micros) -> Definition {
 
 fn business_ended(business_id: &str) -> Definition {
     Definition::BusinessDeleted { business_id: business_id.into() }
+}
+
+fn bound(business_id: &str, origins: BTreeSet<String>) -> Definition {
+    Definition::ProxyTargetsPut { business_id: business_id.into(), origins }
 }
 
 fn plan(business_id: &str, plan_id: &str, plan_name: &str, price: Option<&str>) -> Definition {
@@ -203,6 +209,7 @@ fn a_business_takes_plans_and_limits_along_and_a_plan_takes_nothing() {
         let put = |business_id: &str| {
             vec![
                 business(business_id, T0),
+                bound(business_id, ["https://a.test".to_owned()].into()),
                 plan(business_id, "plan_1", "Pro", None),
                 Definition::PlanLimitPut(full_limit(business_id, "lim_1")),
                 Definition::PlanLimitPut(plain_limit(business_id, "lim_2")),
@@ -227,9 +234,10 @@ fn a_business_takes_plans_and_limits_along_and_a_plan_takes_nothing() {
         assert_eq!(database.lines(limits), ["biz_2|lim_1", "biz_2|lim_2"], "deleted one by one");
         define(&mut store, 4, vec![limit_ended("biz_2", "lim_1"), limit_ended("biz_2", "lim_1")]);
         assert_eq!(database.lines(limits), ["biz_2|lim_2"]);
-        // A customer that comes again in the same stretch is on no plan.
-        let again = vec![business_ended("biz_2"), customer("biz_2", "c", T0)];
+        // What comes again in the same stretch is bound to nothing and on no plan.
+        let again = vec![business_ended("biz_2"), business("biz_2", T0), customer("biz_2", "c", T0)];
         define(&mut store, 5, [put("biz_2"), again].concat());
+        assert_eq!(database.lines(BUSINESSES), ["biz_2|-"]);
         assert_eq!(database.lines("SELECT customer_id, plan_id FROM customers"), ["c|-"]);
         assert_eq!(database.lines(limits), [""; 0]);
     });
@@ -238,7 +246,7 @@ fn a_business_takes_plans_and_limits_along_and_a_plan_takes_nothing() {
 /// What is there, found naively: things by business and name.
 #[derive(Default)]
 struct Model {
-    businesses: BTreeMap<String, Business>,
+    businesses: BTreeMap<String, (Business, BTreeSet<String>)>,
     plans: BTreeMap<(String, String), Plan>,
     limits: BTreeMap<(String, String), PlanLimit>,
     customers: BTreeMap<(String, String), (Customer, CustomerDetails, Option<String>)>,
@@ -248,7 +256,12 @@ impl Model {
     fn apply(&mut self, definition: Definition) {
         match definition {
             Definition::BusinessPut(business) => {
-                self.businesses.insert(business.business_id.clone(), business);
+                let origins = self.businesses.remove(&business.business_id).map(|known| known.1);
+                let business_id = business.business_id.clone();
+                self.businesses.insert(business_id, (business, origins.unwrap_or_default()));
+            }
+            Definition::ProxyTargetsPut { business_id, origins } => {
+                self.businesses.entry(business_id).and_modify(|known| known.1 = origins);
             }
             Definition::PlanPut(plan) => {
                 self.plans.insert((plan.business_id.clone(), plan.plan_id.clone()), plan);
@@ -294,6 +307,7 @@ impl Model {
             | Definition::CustomerPlanned { business_id, customer_id, .. } => {
                 self.customers.contains_key(&(business_id.clone(), customer_id.clone()))
             }
+            Definition::ProxyTargetsPut { business_id, .. } => self.businesses.contains_key(business_id),
             _ => true,
         }
     }
@@ -304,7 +318,7 @@ impl Model {
         let mut plans: Vec<_> = self.plans.into_values().collect();
         let mut limits: Vec<_> = self.limits.into_values().collect();
         let mut customers: Vec<_> = self.customers.into_values().collect();
-        businesses.sort_by_key(|business| business.created_at);
+        businesses.sort_by_key(|(business, _)| business.created_at);
         plans.sort_by_key(|plan| plan.created_at);
         limits.sort_by_key(|limit| limit.created_at);
         customers.sort_by_key(|(customer, ..)| customer.created_at);
@@ -314,13 +328,24 @@ impl Model {
             let described = Definition::CustomerDescribed { business_id, customer_id, details };
             [Definition::CustomerPut(customer), described].into_iter().chain(planned)
         });
-        let businesses = businesses.into_iter().map(Definition::BusinessPut);
+        let businesses = businesses.into_iter().flat_map(|(business, origins)| {
+            let bound = (!origins.is_empty()).then(|| bound(&business.business_id, origins));
+            [Definition::BusinessPut(business)].into_iter().chain(bound)
+        });
         let plans = plans.into_iter().map(Definition::PlanPut);
         businesses
             .chain(plans)
             .chain(limits.into_iter().map(Definition::PlanLimitPut))
             .chain(customers)
             .collect()
+    }
+
+    fn business_lines(&self) -> Vec<String> {
+        let line = |(business, origins): &(Business, BTreeSet<String>)| {
+            let targets = (!origins.is_empty()).then(|| serde_json::json!(origins).to_string());
+            format!("{}|{}", business.business_id, or_null(&targets))
+        };
+        self.businesses.values().map(line).collect()
     }
 
     fn plan_lines(&self) -> Vec<String> {
@@ -384,8 +409,10 @@ fn definition() -> impl Strategy<Value = Definition> {
     let text = || sample::select(vec!["", "a", ODD]).prop_map(str::to_owned);
     let plans = (of(), plan_of(), text(), option::of(text()));
     let customers = move || (of(), named("cust", 2));
+    let origins = proptest::collection::btree_set("https://[a-c]\\.test", 0..3);
     prop_oneof![
-        1 => of().prop_map(|of| business(&of, T0)),
+        2 => of().prop_map(|of| business(&of, T0)),
+        3 => (of(), origins).prop_map(|(of, origins)| bound(&of, origins)),
         1 => of().prop_map(|of| business_ended(&of)),
         4 => plans.prop_map(|(of, id, name, price)| plan(&of, &id, &name, price.as_deref())),
         2 => (of(), plan_of()).prop_map(|(of, id)| plan_ended(&of, &id)),
@@ -466,8 +493,9 @@ proptest! {
         static STORES: OnceLock<Vec<Database>> = OnceLock::new();
         let mut model = Model::default();
         history.iter().for_each(|(_, definition)| model.apply(definition.clone()));
-        let tables = [model.plan_lines(), model.limit_lines(), model.customer_lines()];
-        let defined = model.definitions();
+        let tables =
+            [model.business_lines(), model.plan_lines(), model.limit_lines(), model.customer_lines()];
+        let (defined, queries) = (model.definitions(), [BUSINESSES, PLANS, LIMITS, CUSTOMERS]);
         for database in STORES.get_or_init(every_store) {
             database.lose_everything();
             let mut store = database.store();
@@ -477,11 +505,11 @@ proptest! {
                 store.commit(&part).expect("committed");
             };
             history.chunk_by(|(one, _), (next, _)| one == next).for_each(&mut commit);
-            prop_assert_eq!([PLANS, LIMITS, CUSTOMERS].map(|query| database.lines(query)), tables.clone());
+            prop_assert_eq!(queries.map(|query| database.lines(query)), tables.clone());
             // As if the store had been given back its past: everything comes again, in one part.
             database.execute("UPDATE sink_progress SET upper = 0 WHERE class = 'definitions'");
             commit(&history);
-            prop_assert_eq!([PLANS, LIMITS, CUSTOMERS].map(|query| database.lines(query)), tables.clone());
+            prop_assert_eq!(queries.map(|query| database.lines(query)), tables.clone());
             if let Some(content) = store.content() {
                 prop_assert_eq!(content.definitions, defined.clone());
             }

@@ -151,12 +151,14 @@ fn definitions_are_tables() {
                 }),
                 stripe_key("biz_2", "live"),
                 webhook("biz_2", &[]),
+                bound("biz_2", &["https://a.test"]),
                 Definition::BusinessDeleted { business_id: "biz_2".into() },
                 stripe_key("biz_1", "live"),
                 stripe_key("biz_1", "ended"),
                 Definition::StripeKeyEnded { business_id: business_id.clone(), key_name: "ended".into() },
                 webhook("biz_1", &[]),
                 webhook("biz_1", &[60]),
+                bound("biz_1", &["https://b.test", "https://a.test"]),
                 key("main", KeyKind::Business, Scopes::ALL, Some(at(60))),
                 key("theirs", of_customer, reading, None),
                 key("gone", KeyKind::Business, Scopes::ALL, None),
@@ -169,7 +171,11 @@ fn definitions_are_tables() {
         );
         let t0 = "2026-11-24T06:00:00.000000Z";
         let hash = |first: u8| format!("{first:02x}").repeat(32);
-        assert_eq!(database.lines("SELECT * FROM businesses"), [format!("biz_1|Acme|a@acme.test|{t0}")]);
+        let targets = r#"["https://a.test","https://b.test"]"#;
+        assert_eq!(
+            database.lines("SELECT * FROM businesses"),
+            [format!("biz_1|Acme|a@acme.test|{t0}|{targets}")]
+        );
         let described = format!("biz_1|cust_1|Customer|{t0}|c@acme.test|-|-|-|2026-11-24T06:02:00.000000Z|-");
         assert_eq!(database.lines("SELECT * FROM customers"), [described]);
         assert_eq!(
@@ -249,6 +255,12 @@ fn stripe_key(business_id: &str, key_name: &str) -> Definition {
         webhook_secret: Sealed(vec![3]),
         created_at: T0,
     })
+}
+
+/// The customer keys of a business, bound to origins.
+fn bound(business_id: &str, origins: &[&str]) -> Definition {
+    let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+    Definition::ProxyTargetsPut { business_id: business_id.into(), origins }
 }
 
 /// A webhook with retired secrets that end so many seconds after T0.
@@ -390,6 +402,7 @@ pub fn tenants(odd: &str) -> Vec<Definition> {
     };
     let mut definitions = vec![
         Definition::BusinessPut(business),
+        bound("biz_1", &["https://a.test", "https://b.test"]),
         key("main", KeyKind::Business, 1, at(1)),
         key("theirs", KeyKind::Customer { customer_id: "cust_1".into() }, 2, at(2)),
     ];

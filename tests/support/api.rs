@@ -60,6 +60,11 @@ impl Client {
         Client { key: key.to_owned(), ..self.clone() }
     }
 
+    /// The same at another server.
+    pub fn at(&self, base: &str) -> Client {
+        Client { base: base.to_owned(), ..self.clone() }
+    }
+
     /// One request. `path` may carry a query.
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Outcome {
         let mut request = ureq::http::Request::builder()

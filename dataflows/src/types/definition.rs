@@ -1,6 +1,6 @@
 //! What the journal holds about tenants. Variants and fields are only ever added at the end: the encoding is postcard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,13 @@ pub enum Definition {
         customer_id: String,
         /// The plan.
         plan_id: Option<String>,
+    },
+    /// What a tenant's customer keys may reach by the proxy.
+    ProxyTargetsPut {
+        /// Whose.
+        business_id: String,
+        /// Origins in normal form; none: everything that may be reached at all.
+        origins: BTreeSet<String>,
     },
     /// A subscription at Stripe, as of an event.
     SubscriptionPut(Subscription),

@@ -41,8 +41,7 @@ impl Asked {
         if !body.trim_ascii_start().starts_with(b"[") {
             return question(Object::body(body, &QUESTION, &mut Vec::new())?).map(Asked::One);
         }
-        let objects = Object::list(body, &QUESTION, QUESTIONS_MAX)?;
-        objects.into_iter().map(question).collect::<Result<_, _>>().map(Asked::Many)
+        Object::list(body, &QUESTION, QUESTIONS_MAX, question).map(Asked::Many)
     }
 }
 
@@ -68,6 +67,30 @@ mod tests {
         let Ok(Asked::Many(questions)) = many else { panic!("many are asked") };
         assert_eq!(questions[0].amount, Amount::from_units(2));
         assert_eq!(Asked::parse(b"[]"), Ok(Asked::Many(Vec::new())));
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_an_item_names_its_place() {
+        for (item, field, code) in [
+            ("1", "[3]", "wrong_type"),
+            ("{}", "[3].metric_name", "missing_field"),
+            (r#"{"metric_name": "a b"}"#, "[3].metric_name", "invalid_name"),
+            (r#"{"metric_name": "a", "value": "1"}"#, "[3].value", "wrong_type"),
+            (r#"{"metric_name": "a", "value": 1e40}"#, "[3].value", "amount_out_of_range"),
+            (r#"{"metric_name": "a", "scope": "tenant"}"#, "[3].scope", "invalid_option"),
+            (r#"{"metric": "a"}"#, "[3].metric", "unknown_field"),
+        ] {
+            let good = r#"{"metric_name": "a"}"#;
+            let body = format!("[{good}, {good}, {good}, {item}, {item}]");
+            let fault = Asked::parse(body.as_bytes()).expect_err(item);
+            assert_eq!((fault.field.as_deref(), fault.code), (Some(field), code), "{item}");
+            let alone = Asked::parse(item.as_bytes()).expect_err(item);
+            assert_eq!(
+                alone.field.as_deref(),
+                field.strip_prefix("[3]."),
+                "{item}: one question has no place"
+            );
+        }
     }
 
     #[test]

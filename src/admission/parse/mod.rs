@@ -32,7 +32,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Stable, `snake_case`.
     pub code: &'static str,
-    /// The field at fault, dotted: `metadata.integrations.supabase.batch_interval`; none if it is the whole body.
+    /// The field at fault, dotted, items by their places: `metadata.integrations.supabase.batch_interval`,
+    /// `[3].metric_name`; none if it is the whole body.
     pub field: Option<String>,
     /// What the field (or, for an unknown field, its object) may be; empty where there is no closed list.
     pub valid: Vec<&'static str>,

@@ -51,11 +51,17 @@ impl<'a> Object<'a> {
     pub fn body(bytes: &'a [u8], schema: &'static Schema, warnings: &mut Vec<String>) -> Result<Self, Fault> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| Fault::body("malformed_json", format!("the body is not UTF-8: {error}")))?;
-        Object::read(text, schema, warnings)
+        Object::read(text, "the body", schema, warnings)
     }
 
-    /// Reads a body that is an array of objects, at most so many. Names that mean nothing are faults.
-    pub fn list(bytes: &'a [u8], schema: &'static Schema, items_max: usize) -> Result<Vec<Self>, Fault> {
+    /// Reads a body that is an array of objects, at most so many, each by `read`. Whatever is wrong with one names its
+    /// place, from 0. Names that mean nothing are faults.
+    pub fn list<T>(
+        bytes: &'a [u8],
+        schema: &'static Schema,
+        items_max: usize,
+        read: fn(Self) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
         let broken = |error: serde_json::Error| {
             Fault::body("malformed_json", format!("the body is not a valid JSON array: {error}"))
         };
@@ -64,19 +70,31 @@ impl<'a> Object<'a> {
             let detail = format!("the array may have at most {items_max} items");
             return Err(Fault::body("too_many_items", detail));
         }
-        items.into_iter().map(|item| Object::read(item.get(), schema, &mut Vec::new())).collect()
+        let item = |(index, item): (usize, &'a RawValue)| {
+            let object = Object::read(item.get(), "the item", schema, &mut Vec::new());
+            object.and_then(read).map_err(|fault| {
+                let inner = fault.field.map(|field| format!(".{field}")).unwrap_or_default();
+                Fault { field: Some(format!("[{index}]{inner}")), ..fault }
+            })
+        };
+        items.into_iter().enumerate().map(item).collect()
     }
 
-    fn read(text: &'a str, schema: &'static Schema, warnings: &mut Vec<String>) -> Result<Self, Fault> {
-        let whole = || if schema.path.is_empty() { "the body" } else { schema.path };
+    /// `whole` is what the object is called where none of its fields is at fault.
+    fn read(
+        text: &'a str,
+        whole: &str,
+        schema: &'static Schema,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Fault> {
         if !text.trim_start().starts_with('{') {
-            let fault = Fault::body("wrong_type", format!("{} must be a JSON object", whole()));
+            let fault = Fault::body("wrong_type", format!("{whole} must be a JSON object"));
             return Err(Fault { field: (!schema.path.is_empty()).then(|| schema.path.to_owned()), ..fault });
         }
         let mut fields = Vec::with_capacity(4);
         let mut reader = serde_json::Deserializer::from_str(text);
         let mut open = None;
-        let broken = |error| Fault::body("malformed_json", format!("{} is not valid JSON: {error}", whole()));
+        let broken = |error| Fault::body("malformed_json", format!("{whole} is not valid JSON: {error}"));
         if let Err(error) = (Fields { fields: &mut fields, open: &mut open }).deserialize(&mut reader) {
             // `0x1f` reads as the number 0 and then breaks: the field before is the one to look at.
             let near = open.or_else(|| fields.pop().map(|(name, _)| name));
@@ -204,7 +222,7 @@ impl<'a> Value<'a> {
 
     /// A nested object.
     pub fn object(&self, schema: &'static Schema, warnings: &mut Vec<String>) -> Result<Object<'a>, Fault> {
-        Object::read(self.text, schema, warnings)
+        Object::read(self.text, schema.path, schema, warnings)
     }
 
     /// A JSON array or object in the given Rust form; 400 saying `wanted` otherwise.

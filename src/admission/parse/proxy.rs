@@ -1,5 +1,6 @@
-//! `POST /api/v1/proxy`: what is to be checked, and what is then to be sent where. Whether target, method and headers can be
-//! sent at all is known to the room that sends.
+//! `POST /api/v1/proxy`: what is to be checked, and what is then to be sent where; `PUT
+//! /api/v1/businesses/{business_id}/proxy_targets`: where to customer keys may send. Whether target, method and headers can
+//! be sent at all, and what an origin is, is known to the room that sends.
 
 use dataflows::types::Scope;
 
@@ -14,6 +15,23 @@ pub const BODY: Schema = Schema {
     known: &["scope", "customer_id", "metric_name", "target_url", "method", "headers", "body"],
     ignored: &[],
 };
+
+/// The fields of a body that binds customer keys.
+pub const TARGETS: Schema = Schema { path: "", known: &["proxy_targets"], ignored: &[] };
+
+/// Most origins in `proxy_targets`: each call of a customer key looks one up, each definition holds them all.
+pub const PROXY_TARGETS_MAX: usize = 100;
+
+/// The `proxy_targets` of a body, as they came.
+pub fn targets(body: &[u8]) -> Result<Vec<String>, Fault> {
+    let given = Object::body(body, &TARGETS, &mut Vec::new())?.required("proxy_targets")?;
+    let targets: Vec<String> = given.shaped("a list of strings")?;
+    if targets.len() > PROXY_TARGETS_MAX {
+        let detail = format!("proxy_targets holds at most {PROXY_TARGETS_MAX} origins");
+        return Err(Fault::unacceptable(given.field(), "out_of_bounds", detail));
+    }
+    Ok(targets)
+}
 
 /// One call as a client asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

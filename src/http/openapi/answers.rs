@@ -126,7 +126,10 @@ fn problem() -> Shape {
         ("error", title().about("As `title`.")),
         ("message", Shape::text().about("As `detail`.")),
         ("code", Shape::pattern("^[a-z0-9_]+$").about("For programs; stable.")),
-        ("field?", Shape::text().about("The field at fault, dotted.")),
+        (
+            "field?",
+            Shape::text().about("The field at fault, dotted; items by their places: `[3].metric_name`."),
+        ),
         ("valid?", Shape::list(Shape::text()).about("What the field may be.")),
         ("max_bytes?", Shape::count().about("With 413: the greatest body.")),
         ("current_value?", Shape::amount().about("With 429: the value that the update would have moved.")),

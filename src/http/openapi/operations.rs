@@ -206,6 +206,23 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .takes("NewWebhook")
         .answers(200, "It is set.", "WebhookSet")
         .refuses(&[Unprocessable]),
+        Endpoint::ProxyTargetsPut => new(
+            BUSINESSES,
+            "putProxyTargets",
+            "Bind customer keys to origins",
+            "What they call by the proxy must then be at one of these: anything else is refused with `target_not_allowed`. \
+             Business keys are not bound. An empty list binds nobody.",
+        )
+        .takes("NewProxyTargets")
+        .answers(200, "It holds.", "ProxyTargetsUpdated")
+        .refuses(&[Unprocessable]),
+        Endpoint::ProxyTargetsRead => new(
+            BUSINESSES,
+            "readProxyTargets",
+            "Read what customer keys are bound to",
+            "Empty if they are not.",
+        )
+        .answers(200, "All of it.", "ProxyTargets"),
         Endpoint::MessageFailedList => new(
             BUSINESSES,
             "listFailedMessages",
@@ -399,7 +416,7 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "Check, then forward",
             "Whatever the target says is the answer. Redirects are not followed; usage is not counted. An empty \
              `metric_name` checks every limit of the customer. Targets must be public, on the ports 80 and 443, unless \
-             `--proxy-allow` says otherwise.",
+             `--proxy-allow` says otherwise; those of a customer key one of the business's `proxy_targets`, if there are any.",
         )
         .takes("NewCall")
         .answers(200, "What the target said.", "Forwarded")

@@ -1,21 +1,23 @@
-//! Plans, limits and standings: what bodies may say and what answers say.
+//! Plans, limits, standings and the proxy: what bodies may say and what answers say.
 
 use serde_json::json;
 
 use super::answers::{business_id, next_cursor, page};
+use super::requests::notice;
 use super::shape::Shape;
 use crate::admission::parse::names::{
     ACTIONS, METRIC_NAME_BYTES_MAX, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES,
 };
 use crate::admission::parse::plan::periods;
-use crate::admission::parse::series::{NOTIFY_AT_MAX, NOTIFY_AT_PERCENT_MAX};
 use crate::admission::parse::{check, plan, proxy};
-use crate::outbound::{METHODS, REQUEST_HEADERS_MAX, TARGET_BYTES_MAX};
+use crate::outbound::{METHODS, ORIGIN_BYTES_MAX, REQUEST_HEADERS_MAX, TARGET_BYTES_MAX};
 
 /// A token of RFC 9110.
 const HEADER_NAME: &str = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
 /// No control character but the tab.
 const HEADER_VALUE: &str = "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f]*$";
+/// Nothing behind the host and its port.
+const ORIGIN: &str = "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+$";
 
 /// Bodies by the names of their components.
 pub(super) fn requests() -> Vec<(&'static str, Shape)> {
@@ -51,6 +53,11 @@ pub(super) fn requests() -> Vec<(&'static str, Shape)> {
                        "target_url": "https://example.com/v1/things", "method": "GET"}),
             ),
         ),
+        (
+            "NewProxyTargets",
+            Shape::request(&proxy::TARGETS, &["proxy_targets"], proxy_targets)
+                .set("example", json!({"proxy_targets": ["https://api.example.com"]})),
+        ),
         ("Check", Shape::either([question(), Shape::list(question()).set("maxItems", check::QUESTIONS_MAX)])),
     ]
 }
@@ -80,6 +87,8 @@ pub(super) fn answers() -> Vec<(&'static str, Shape)> {
             page("usage", "Standing").also([next_cursor(), as_of(), ("customer_id", Shape::id())]),
         ),
         ("BreachStatus", breach_status()),
+        ("ProxyTargets", bound()),
+        ("ProxyTargetsUpdated", bound().also(status("updated"))),
         (
             "Forwarded",
             Shape::answer([
@@ -161,16 +170,7 @@ fn new_limit(name: &str) -> Shape {
         "operation" => {
             Shape::option(&OPERATIONS).or_null().by_default("SUM").about("What that series makes of updates.")
         }
-        "notify_at" => {
-            Shape::list(Shape::of("integer").set("minimum", 1).set("maximum", NOTIFY_AT_PERCENT_MAX))
-                .set("maxItems", NOTIFY_AT_MAX)
-                .or_null()
-                .about("Percentages of the limit at which to notify.")
-        }
-        "webhook_url" => {
-            Shape::url().or_null().about("Where to notify; needs the business's webhook secret.")
-        }
-        _ => Shape::any(),
+        name => notice(name),
     }
 }
 
@@ -203,6 +203,19 @@ fn new_call(name: &str) -> Shape {
         "body" => Shape::any().about("A text goes out as it is, any other JSON as its text."),
         name => new_question(name),
     }
+}
+
+fn proxy_targets(name: &str) -> Shape {
+    match name {
+        "proxy_targets" => Shape::list(Shape::pattern(ORIGIN).set("maxLength", ORIGIN_BYTES_MAX))
+            .set("maxItems", proxy::PROXY_TARGETS_MAX)
+            .about("Origins: scheme, host and perhaps a port. They are kept in one spelling, once each."),
+        _ => Shape::any(),
+    }
+}
+
+fn bound() -> Shape {
+    Shape::answer([business_id(), ("proxy_targets", Shape::list(Shape::text()).about("By their texts."))])
 }
 
 fn breach_status() -> Shape {

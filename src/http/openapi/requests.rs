@@ -133,6 +133,14 @@ fn definition(name: &str) -> Shape {
             .or_null()
             .by_default("allow")
             .about("What a breach leads to; needs a limit. Both names are one field."),
+        "metadata" => Shape::named("MetricMetadata").or_null().about("Where rows go, how usage is billed."),
+        name => notice(name),
+    }
+}
+
+/// Whom to tell of a limit, and when: of a series and of a plan alike.
+pub(super) fn notice(name: &str) -> Shape {
+    match name {
         "notify_at" => {
             Shape::list(Shape::of("integer").set("minimum", 1).set("maximum", NOTIFY_AT_PERCENT_MAX))
                 .set("maxItems", NOTIFY_AT_MAX)
@@ -142,7 +150,6 @@ fn definition(name: &str) -> Shape {
         "webhook_url" => {
             Shape::url().or_null().about("Where to notify; needs the business's webhook secret.")
         }
-        "metadata" => Shape::named("MetricMetadata").or_null().about("Where rows go, how usage is billed."),
         _ => Shape::any(),
     }
 }

@@ -12,7 +12,7 @@ use super::values::{At, Numeric};
 use super::{Session, Target, column};
 use crate::store::records::{
     BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PlanLimitRow, PlanRow, PlannedRow,
-    StripeKeyRow, WebhookRow,
+    ProxyTargetsRow, StripeKeyRow, WebhookRow,
 };
 use crate::store::{Content, StoreError};
 
@@ -82,7 +82,10 @@ async fn tenants(session: &Session, target: &Target) -> Result<Vec<Definition>, 
         for row in session.query(&target.sql(&sql), &[]).await? {
             let text = column(&row, 0)?;
             match table {
-                "businesses" => definitions.push(parsed(text, BusinessRow::definition)?),
+                "businesses" => {
+                    definitions.push(parsed(text, BusinessRow::definition)?);
+                    definitions.extend(parsed(text, |row: ProxyTargetsRow| Some(row.definition()))?);
+                }
                 "api_keys" => definitions.push(parsed(text, KeyRow::definition)?),
                 "stripe_keys" => definitions.push(parsed(text, StripeKeyRow::definition)?),
                 "webhooks" => definitions.push(parsed(text, WebhookRow::definition)?),

@@ -14,7 +14,8 @@ use tokio_postgres::types::{ToSql, Type};
 use super::plans::LeftPlans;
 use super::{Session, Target};
 use crate::store::records::{
-    BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, SpecRow, StripeKeyRow, WebhookRow,
+    BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, ProxyTargetsRow, SpecRow,
+    StripeKeyRow, WebhookRow,
 };
 use crate::store::{StoreError, in_epochs};
 
@@ -22,10 +23,16 @@ use crate::store::{StoreError, in_epochs};
 const SLICE_ROWS: usize = 10_000;
 
 const PUT_BUSINESSES: &str = "
-    INSERT INTO {schema}.businesses
-    SELECT * FROM json_populate_recordset(NULL::{schema}.businesses, $1::text::json)
+    INSERT INTO {schema}.businesses (business_id, business_name, email, created_at)
+    SELECT business_id, business_name, email, created_at
+    FROM json_populate_recordset(NULL::{schema}.businesses, $1::text::json)
     ON CONFLICT (business_id) DO UPDATE
     SET business_name = excluded.business_name, email = excluded.email, created_at = excluded.created_at";
+
+const BIND_CUSTOMERS: &str = "
+    UPDATE {schema}.businesses AS known SET proxy_targets = new.proxy_targets
+    FROM json_populate_recordset(NULL::{schema}.businesses, $1::text::json) AS new
+    WHERE known.business_id = new.business_id";
 
 const PUT_KEYS: &str = "
     INSERT INTO {schema}.api_keys
@@ -107,6 +114,7 @@ pub(super) async fn project(
 #[derive(Default)]
 struct Left<'a> {
     businesses: BTreeMap<&'a str, BusinessRow>,
+    proxy_targets: BTreeMap<&'a str, ProxyTargetsRow>,
     keys: BTreeMap<[u8; 32], (&'a ApiKey, KeyRow)>,
     customers: BTreeMap<Pair<'a>, CustomerRow>,
     details: BTreeMap<Pair<'a>, DetailsRow>,
@@ -132,6 +140,9 @@ impl<'a> Left<'a> {
         match definition {
             Definition::BusinessPut(business) => {
                 self.businesses.insert(&business.business_id, business.into());
+            }
+            Definition::ProxyTargetsPut { business_id, origins } => {
+                self.proxy_targets.insert(business_id, ProxyTargetsRow::new(business_id, origins));
             }
             Definition::KeyPut(key) => {
                 self.keys.insert(key.hash, (key, key.into()));
@@ -211,6 +222,7 @@ impl<'a> Left<'a> {
 
     fn end_business(&mut self, business_id: &'a str) {
         self.businesses.remove(business_id);
+        self.proxy_targets.remove(business_id);
         self.webhooks.remove(business_id);
         self.customers.retain(|(of, _), _| *of != business_id);
         self.details.retain(|(of, _), _| *of != business_id);
@@ -258,6 +270,7 @@ impl<'a> Left<'a> {
 
     async fn put(self, session: &Session, target: &Target) -> Result<(), StoreError> {
         put(session, target, PUT_BUSINESSES, self.businesses.into_values()).await?;
+        put(session, target, BIND_CUSTOMERS, self.proxy_targets.into_values()).await?;
         put(session, target, PUT_KEYS, self.keys.into_values().map(|(_, row)| row)).await?;
         put(session, target, PUT_CUSTOMERS, self.customers.into_values()).await?;
         put(session, target, DESCRIBE_CUSTOMERS, self.details.into_values()).await?;

@@ -8,6 +8,8 @@ mod plans;
 mod secrets;
 mod series;
 
+use std::collections::BTreeSet;
+
 use dataflows::types::{
     Actor, ApiKey, AuditEntry, Business, Customer, CustomerDetails, Definition, Epoch, KeyKind, Scopes,
 };
@@ -22,13 +24,20 @@ pub(super) use series::{NamedSpecRow, SpecRow};
 use super::AuditRow;
 use super::text::{read_time, time};
 
-/// `businesses`.
+/// The columns of `businesses` that name one.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct BusinessRow {
     business_id: String,
     business_name: String,
     email: String,
     created_at: String,
+}
+
+/// The columns of `businesses` that bind its customer keys.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ProxyTargetsRow {
+    business_id: String,
+    proxy_targets: Option<BTreeSet<String>>,
 }
 
 /// `api_keys`.
@@ -97,6 +106,19 @@ impl BusinessRow {
         let BusinessRow { business_id, business_name, email, created_at } = self;
         let created_at = read_time(&created_at)?;
         Some(Definition::BusinessPut(Business { business_id, business_name, email, created_at }))
+    }
+}
+
+impl ProxyTargetsRow {
+    pub fn new(business_id: &str, origins: &BTreeSet<String>) -> Self {
+        let proxy_targets = Some(origins.clone()).filter(|origins| !origins.is_empty());
+        ProxyTargetsRow { business_id: business_id.to_owned(), proxy_targets }
+    }
+
+    /// None for a business that binds nobody: nothing needs to say so.
+    pub fn definition(self) -> Option<Definition> {
+        let ProxyTargetsRow { business_id, proxy_targets } = self;
+        proxy_targets.map(|origins| Definition::ProxyTargetsPut { business_id, origins })
     }
 }
 

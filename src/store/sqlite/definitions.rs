@@ -6,6 +6,8 @@
 //! encrypted. Plans and their limits are in `plans`; entries of the audit log are in `audit`, since their place in the
 //! journal is their key.
 
+use std::collections::BTreeSet;
+
 use dataflows::types::{
     ApiKey, Business, Customer, CustomerDetails, Definition, KeyKind, Limit, SeriesId, SeriesRecord,
     SeriesSpec, StripeIntegration, StripeKey, Webhook,
@@ -62,6 +64,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             params![business_id, key_name],
         ),
         Definition::WebhookPut(webhook) => put_webhook(&run, webhook),
+        Definition::ProxyTargetsPut { business_id, origins } => bind_customers(&run, business_id, origins),
         Definition::PlanPut(plan) => plans::put_plan(&run, plan),
         Definition::PlanDeleted { business_id, plan_id } => plans::end_plan(&run, business_id, plan_id),
         Definition::PlanLimitPut(limit) => plans::put_limit(&run, limit),
@@ -85,8 +88,18 @@ pub(super) type Run<'a> = &'a dyn Fn(&str, &[&dyn ToSql]) -> rusqlite::Result<()
 
 fn put_business(run: Run<'_>, business: &Business) -> rusqlite::Result<()> {
     run(
-        "INSERT OR REPLACE INTO businesses VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO businesses (business_id, business_name, email, created_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (business_id) DO UPDATE
+         SET business_name = excluded.business_name, email = excluded.email, created_at = excluded.created_at",
         params![business.business_id, business.business_name, business.email, time(business.created_at)],
+    )
+}
+
+fn bind_customers(run: Run<'_>, business_id: &str, origins: &BTreeSet<String>) -> rusqlite::Result<()> {
+    let proxy_targets = Some(json(origins)).filter(|_| !origins.is_empty());
+    run(
+        "UPDATE businesses SET proxy_targets = ?2 WHERE business_id = ?1",
+        params![business_id, proxy_targets],
     )
 }
 
