@@ -31,6 +31,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// Everything that is shown.
 pub struct Telemetry {
     registry: Registry,
+    stripe_events: Family<OutcomeLabels, Counter>,
     requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
     updates: Family<OutcomeLabels, Gauge>,
     fsync_seconds: Histogram,
@@ -113,7 +114,22 @@ impl Default for Telemetry {
         ] {
             registry.register(name, help, gauge.clone());
         }
-        Telemetry { registry, requests, updates, fsync_seconds, group_updates, journal_written_bytes, gauges }
+        let stripe_events: Family<OutcomeLabels, Counter> = Family::default();
+        registry.register(
+            "stripe_events",
+            "Events of Stripe since the start, by outcome",
+            stripe_events.clone(),
+        );
+        Telemetry {
+            registry,
+            stripe_events,
+            requests,
+            updates,
+            fsync_seconds,
+            group_updates,
+            journal_written_bytes,
+            gauges,
+        }
     }
 }
 
@@ -122,6 +138,11 @@ impl Telemetry {
     pub fn request(&self, route: &'static str, method: &'static str, status: u16, elapsed: Duration) {
         let labels = RequestLabels { route, method, status };
         self.requests.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    /// An event of Stripe came, and what became of it.
+    pub fn stripe_event(&self, outcome: &'static str) {
+        self.stripe_events.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// The journal has written a group.

@@ -159,6 +159,7 @@ pub struct Service {
     history: Arc<dyn History>,
     vault: Arc<Vault>,
     outbound: Outbound,
+    clock: Arc<dyn Clock>,
 }
 
 impl Service {
@@ -231,7 +232,7 @@ impl Service {
         let [delivered, undelivered] = outboxes;
         // A way out of their own: no flood of proxied calls keeps messages from it.
         let signed = Signed::new(registry, vault.clone(), outbound(config), clock.clone())?;
-        let webhooks = Arc::new(Webhooks::start(delivered, Arc::new(signed), clock)?);
+        let webhooks = Arc::new(Webhooks::start(delivered, Arc::new(signed), clock.clone())?);
         let _ = addresses.webhooks.set(webhooks.clone());
         let looks = webhooks.clone();
         let undelivered = Arc::new(Undelivered::new(undelivered, move || looks.look()));
@@ -251,6 +252,7 @@ impl Service {
             history,
             vault,
             outbound: outbound(config),
+            clock,
         })
     }
 
@@ -267,6 +269,7 @@ impl Service {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
             },
             max_event_age_secs_default: config.max_event_age_secs,
+            clock: self.clock.clone(),
             patching: tokio::sync::Mutex::new(()),
         }
     }

@@ -101,6 +101,10 @@ impl http::Signals for Signals {
     fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration) {
         self.telemetry.request(route, method, status, elapsed);
     }
+
+    fn stripe_event(&self, outcome: &'static str) {
+        self.telemetry.stripe_event(outcome);
+    }
 }
 
 impl Observe for Signals {

@@ -232,14 +232,19 @@ fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, ef
     if registry.subscriptions().customers(business_id, stripe_id).next().is_none() {
         return effect.say("no customer has this stripe_customer_id");
     }
+    let of_invoice = invoice.subscription_id.as_deref();
+    let told = of_invoice.and_then(|id| registry.subscriptions().get(business_id, id));
     let (mut ended, mut known, mut others) = (0, 0, 0);
     for handle in registry.billed_series(business_id, stripe_id).collect::<Vec<_>>() {
         let followed = registry.followed(&handle);
-        let is_other = followed.is_some_and(|(subscription, _)| {
-            let of_invoice = invoice.subscription_id.as_ref();
-            invoice.concerns == Concerns::Unfollowing
-                || of_invoice.is_some_and(|of_invoice| of_invoice != &subscription.subscription_id)
-        });
+        let is_other = match followed {
+            Some((subscription, _)) => {
+                invoice.concerns == Concerns::Unfollowing
+                    || of_invoice.is_some_and(|of_invoice| of_invoice != subscription.subscription_id)
+            }
+            // A subscription that was told ends what it has; one that nobody told ends all that follows none.
+            None => told.is_some_and(|told| item_of(told, price_of(&handle)).is_none()),
+        };
         let will_end =
             |(subscription, item)| registry.subscriptions().will_end(subscription, item, invoice.boundary);
         let has_ended = registry.subscriptions().last_end(handle.series) >= Some(invoice.boundary);

@@ -131,6 +131,10 @@ impl Router {
                     commands[worker].push(command);
                 }
             }
+            // An end that is near is cut before anything can be counted behind it.
+            for (worker, command) in registry.end_periods(self.state.last_time) {
+                commands[worker].push(command);
+            }
             registry.queue_projection(epoch, definitions.clone());
             facts = registry.take_facts();
             self.timed_due_at = registry.timed_due_at();

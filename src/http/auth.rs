@@ -23,6 +23,8 @@ use crate::control::{Control, ControlError, Principal};
 pub enum Access {
     /// Nothing.
     Open,
+    /// That the body is signed: the endpoint sees to it, before it believes anything.
+    Signed,
     /// `Authorization: Bearer` with a key that has the scope.
     Key {
         /// The scope.

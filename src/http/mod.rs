@@ -30,6 +30,7 @@ pub mod routes;
 pub mod serve;
 mod service;
 mod socket;
+mod stripe;
 mod webhooks;
 
 use std::pin::{Pin, pin};
@@ -72,10 +73,15 @@ pub trait Signals: Send + Sync {
     /// A request was answered. `method` and `route` are those of the table, or `other` where no route matched: what a
     /// client makes up is no label.
     fn answered(&self, method: &'static str, route: &'static str, status: u16, elapsed: Duration);
+    /// An event of Stripe came, and what became of it: `applied`, `not_applied`, `duplicate`, `unknown_type`,
+    /// `other_livemode`, `bad_signature` or `malformed`.
+    fn stripe_event(&self, outcome: &'static str);
 }
 
 /// The rooms behind, once they are recovered.
 pub struct Rooms {
+    /// The machine's clock: what is signed is of now, whatever the stamps say.
+    pub clock: Arc<dyn Clock>,
     /// Definitions.
     pub control: Control,
     /// Updates and readings.
@@ -236,7 +242,7 @@ async fn dispatch<B: Buf>(
     let bytes_max = backend.options.body_bytes_max;
     let declared = body::declared(headers, bytes_max)?;
     let caller = match route.access {
-        Access::Open => None,
+        Access::Open | Access::Signed => None,
         Access::Key { scope, customer_keys } => {
             Some(auth::authorize(&backend.rooms()?.control, headers, scope, customer_keys)?)
         }
@@ -256,10 +262,12 @@ async fn dispatch<B: Buf>(
     let (mut bytes, mut _permit) = (Bytes::new(), None);
     if route.json {
         media_type(headers)?;
+        // Without a declared length the whole bound is reserved. Those who only sign share what one business may have.
+        let reserved = declared.unwrap_or(bytes_max) as usize;
         if let Some(caller) = &caller {
-            // Without a declared length the whole bound is reserved.
-            let reserved = declared.unwrap_or(bytes_max) as usize;
             _permit = Some(backend.rooms()?.admission.reserve(&caller.business_id, reserved)?);
+        } else if route.access == Access::Signed {
+            _permit = Some(backend.rooms()?.admission.reserve(&Arc::from(""), reserved)?);
         }
         bytes = body::read(body, bytes_max, backend.options.body_timeout).await?;
     }
@@ -319,6 +327,8 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::CustomerUsage => Box::pin(limits::usage(backend.rooms()?, call)).await,
         Endpoint::Proxy => Box::pin(proxy::forward(backend.rooms()?, call)).await,
         Endpoint::Check => Box::pin(limits::check(backend.rooms()?, call)).await,
+        Endpoint::StripeReceive => Box::pin(stripe::receive(backend.rooms()?, &*backend.signals, call)).await,
+        Endpoint::StripeEventList => stripe::list(backend.rooms()?, call),
     }
 }
 

@@ -77,6 +77,8 @@ pub enum Endpoint {
     CustomerUsage,
     Check,
     Proxy,
+    StripeReceive,
+    StripeEventList,
 }
 
 const SERIES: &[&str] = &["scope", "customer_id"];
@@ -141,10 +143,12 @@ const CUSTOMER: &str = "/api/v1/customers/{customer_id}";
 const BILLING_RESET: &str = "/admin/v1/customers/{business_id}/{customer_id}/reset-billing";
 const FAILED_MESSAGES: &str = "/admin/v1/webhooks/failed";
 const MESSAGE_RETRY: &str = "/admin/v1/webhooks/retry/{event_id}";
+const STRIPE_WEBHOOK: &str = "/api/v1/webhooks/stripe/{business_id}";
+const STRIPE_EVENTS: &str = "/api/v1/stripe/events";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 50] = [
+pub static ROUTES: [Route; 52] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -300,6 +304,15 @@ pub static ROUTES: [Route; 50] = [
     own(Method::GET, "/api/v1/customers/{customer_id}/usage", Endpoint::CustomerUsage, READS, PAGE, false),
     own(Method::POST, "/api/v1/check", Endpoint::Check, READS, &[], true),
     own(Method::POST, "/api/v1/proxy", Endpoint::Proxy, USES, &[], true),
+    Route {
+        method: Method::POST,
+        path: STRIPE_WEBHOOK,
+        endpoint: Endpoint::StripeReceive,
+        access: Access::Signed,
+        query: &[],
+        json: true,
+    },
+    own(Method::GET, STRIPE_EVENTS, Endpoint::StripeEventList, TENANT_READS, PAGE, false),
 ];
 
 /// What a method and a path lead to.

@@ -338,6 +338,8 @@ impl Signals for Report {
     fn answered(&self, method: &'static str, route: &'static str, status: u16, _elapsed: Duration) {
         self.0.lock().expect("no panic").push((method, route, status));
     }
+
+    fn stripe_event(&self, _outcome: &'static str) {}
 }
 
 /// The real routes, whose API is not open yet: what is refused is refused before its body is read.

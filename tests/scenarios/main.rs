@@ -27,5 +27,6 @@ mod secrets_database;
 mod seed;
 mod starts;
 mod stops;
+mod stripe;
 mod tenancy;
 mod webhooks;

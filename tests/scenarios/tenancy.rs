@@ -99,7 +99,9 @@ impl Names<'_> {
                     r#"{{"metric_name": "{metric_name}", "customer_id": "{customer_id}", "target_url": "{target}"}}"#
                 )
             }
-            Endpoint::ProxyTargetsRead
+            Endpoint::StripeReceive => r#"{"id": "evt_1", "type": "invoice.created"}"#.to_owned(),
+            Endpoint::StripeEventList
+            | Endpoint::ProxyTargetsRead
             | Endpoint::PlanList
             | Endpoint::PlanRead
             | Endpoint::PlanDelete
@@ -177,9 +179,9 @@ fn made(client: &Client, path: &str, body: &str) -> String {
 
 /// Everything that a business sees of itself.
 fn view(client: &Client, names: &Names<'_>) -> Vec<String> {
-    let reads = ROUTES
-        .iter()
-        .filter(|route| route.method == "GET" && !matches!(route.access, Access::Open | Access::Admin));
+    let reads = ROUTES.iter().filter(|route| {
+        route.method == "GET" && !matches!(route.access, Access::Open | Access::Signed | Access::Admin)
+    });
     reads.map(|route| masked(names.call(client, route))).collect()
 }
 
@@ -255,6 +257,16 @@ fn every_route_with_every_kind_of_key() {
             assert_eq!(status(&admin.client.with_key("none").get(route.path)), 200, "{at}");
             continue;
         }
+        if route.access == Access::Signed {
+            for client in [&own, &foreign, &of_customer] {
+                assert_eq!(
+                    status(&names.call(client, route)),
+                    400,
+                    "{at}: no key takes the place of a signature"
+                );
+            }
+            continue;
+        }
         for key in ["none", "tk_live_0", deleted.as_str()] {
             assert_eq!(status(&names.call(&admin.client.with_key(key), route)), 401, "{at}");
         }
@@ -262,7 +274,7 @@ fn every_route_with_every_kind_of_key() {
         let wanted = match route.access {
             Access::Admin => 401,
             Access::Key { customer_keys: true, .. } => 200,
-            Access::Key { .. } | Access::Tenant(_) | Access::Open => 403,
+            Access::Key { .. } | Access::Tenant(_) | Access::Open | Access::Signed => 403,
         };
         assert_eq!(status(&names.call(&of_customer, route)), wanted, "{at} with a customer's key");
         if let Access::Key { customer_keys: true, .. } = route.access {
@@ -275,7 +287,8 @@ fn every_route_with_every_kind_of_key() {
     assert_eq!(view(&own, &names), before, "what others did shows");
 
     // Last, the owner may do all of it: what is deleted goes from the inside out.
-    let mut routes: Vec<_> = ROUTES.iter().filter(|route| route.access != Access::Open).collect();
+    let asks = |route: &&Route| !matches!(route.access, Access::Open | Access::Signed);
+    let mut routes: Vec<_> = ROUTES.iter().filter(asks).collect();
     routes.sort_by_key(|route| {
         let is_delete = route.method == "DELETE";
         (is_delete, is_delete && route.access == Access::Admin, usize::MAX - route.path.matches('/').count())

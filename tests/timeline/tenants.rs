@@ -331,7 +331,7 @@ fn the_answers_of_a_tenant_are_the_same_with_and_without_another_one() {
             }
         })
         .collect();
-    for route in ROUTES.iter().filter(|route| route.access != Access::Open) {
+    for route in ROUTES.iter().filter(|route| !matches!(route.access, Access::Open | Access::Signed)) {
         let is_known = named.contains(&format!("{} {}", route.method, route.path));
         assert!(
             is_known || route.endpoint == Endpoint::AuditList,

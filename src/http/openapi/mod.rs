@@ -16,6 +16,7 @@ mod parameters;
 mod plans;
 mod requests;
 mod shape;
+mod stripe;
 
 use std::sync::LazyLock;
 
@@ -62,6 +63,8 @@ pub fn document() -> Value {
         .into_iter()
         .chain(plans::answers())
         .chain(plans::requests())
+        .chain(stripe::answers())
+        .chain(stripe::requests())
         .chain(requests::all())
         .map(|(name, shape)| (name.to_owned(), shape.into()))
         .collect();
@@ -149,6 +152,9 @@ fn needs(access: Access) -> String {
     };
     match access {
         Access::Open => "It needs no key.".to_owned(),
+        Access::Signed => {
+            "It needs no key: the body is signed with a webhook secret of the business.".to_owned()
+        }
         Access::Key { scope, customer_keys: false } => format!("It needs {}.", key(scope)),
         Access::Key { scope, customer_keys: true } => {
             format!("It needs {}, or a customer key, which acts for its own customer only.", key(scope))
@@ -163,7 +169,7 @@ fn security(access: Access) -> Value {
     let bearer =
         |scope: KeyScope| json!({BEARER: Some(scope.name()).filter(|name| !name.is_empty()).as_slice()});
     match access {
-        Access::Open => json!([]),
+        Access::Open | Access::Signed => json!([]),
         Access::Key { scope, .. } => json!([bearer(scope)]),
         Access::Admin => json!([{ADMIN_KEY: []}]),
         Access::Tenant(scope) => json!([{ADMIN_KEY: []}, bearer(scope)]),
@@ -216,7 +222,9 @@ fn responses(route: &Route, operation: &Operation) -> Value {
 fn problems(route: &Route, operation: &Operation) -> Vec<StatusCode> {
     // A query that the route does not know, and a length that is declared too great, are refused everywhere.
     let mut statuses = vec![StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE];
-    if route.access != Access::Open {
+    if route.access == Access::Signed {
+        statuses.extend([StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE]);
+    } else if route.access != Access::Open {
         statuses.extend([
             StatusCode::UNAUTHORIZED,
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -226,7 +234,8 @@ fn problems(route: &Route, operation: &Operation) -> Vec<StatusCode> {
     if matches!(route.access, Access::Key { .. } | Access::Tenant(_)) {
         statuses.push(StatusCode::FORBIDDEN);
     }
-    if path_parameters(route).next().is_some() || route.query.contains(&"customer_id") {
+    let names_things = path_parameters(route).next().is_some() && route.access != Access::Signed;
+    if names_things || route.query.contains(&"customer_id") {
         statuses.push(StatusCode::NOT_FOUND);
     }
     if route.json {

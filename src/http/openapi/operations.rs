@@ -14,9 +14,10 @@ const CUSTOMERS: &str = "Customers";
 const PLANS: &str = "Plans";
 const LIMITS: &str = "Limits";
 const AUDIT: &str = "Audit";
+const STRIPE: &str = "Stripe";
 
 /// The groups of operations.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     (SERVICE, "Whether the service lives, what it measures about itself, and this document."),
     (METRICS, "Series: a metric of the business or of one customer, its updates, its value, its past."),
     (BUSINESSES, "Tenants. For the admin key."),
@@ -24,6 +25,7 @@ pub(super) const TAGS: [(&str, &str); 8] = [
     (CUSTOMERS, "Whom the business measures."),
     (PLANS, "What customers subscribe to, and what they may use on it."),
     (LIMITS, "How customers stand to their limits, and whether they may go on."),
+    (STRIPE, "What Stripe tells, and what follows from it."),
     (AUDIT, "Who has changed what. Read from the database, about a second behind."),
 ];
 
@@ -237,6 +239,24 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "One that was given up; it keeps its id.",
         )
         .answers(200, "It will be tried at once.", "MessageRetried"),
+        Endpoint::StripeReceive => new(
+            STRIPE,
+            "receiveStripeEvent",
+            "Take an event of Stripe",
+            "The body is the event as Stripe sends it, with its `Stripe-Signature`. Subscriptions say when billing periods end \
+             and what plan a customer is on, invoices end periods whose end was not known, a completed checkout links a \
+             customer. An event that changes nothing is received all the same.",
+        )
+        .takes("StripeEvent")
+        .answers(200, "It is durable, or nothing follows from it.", "StripeEventReceived")
+        .refuses(&[Unprocessable]),
+        Endpoint::StripeEventList => new(
+            STRIPE,
+            "listStripeEvents",
+            "List events of Stripe",
+            "Those of the last 30 days and what each did, newest first. Types that are not read are not kept.",
+        )
+        .answers(200, "A page.", "StripeEventPage"),
         Endpoint::KeyCreate => new(
             KEYS,
             "createKey",
