@@ -334,6 +334,7 @@ fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route,
             | Endpoint::PlanCreate
             | Endpoint::PlanList
             | Endpoint::PlanLimitList
+            | Endpoint::StripeEventList
             | Endpoint::AuditListOwn
     );
     if makes_its_own && !matches!(route.access, Access::Tenant(_)) {

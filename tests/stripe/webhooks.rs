@@ -85,7 +85,7 @@ fn deliveries_have_no_order() {
     let receiver = Receiver::new(&[SECRET], &[SECRET]);
     let answers = receiver.endpoint.deliver_reordered(&["evt_1", "evt_2", "evt_3"].map(checkout));
     let received = Answered { status: 200, body: r#"{"received":true}"#.into() };
-    assert_eq!(answers, [const { () }; 3].map(|()| received.clone()));
+    assert_eq!(answers, std::array::from_fn::<_, 3, _>(|_| received.clone()));
     assert_eq!(receiver.ids(), ["evt_3", "evt_2", "evt_1"]);
 }
 

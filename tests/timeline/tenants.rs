@@ -128,6 +128,7 @@ const STORY: &[Call<'static>] = &[
     ("own", "GET", "/api/v1/metrics/bill?scope=customer&customer_id=c1", "", ""),
     ("own", "GET", "/api/v1/metrics/m/history", "", ""),
     ("own", "GET", "/api/v1/metrics/m/history?scope=customer&customer_id=c1&limit=1", "", ""),
+    ("own", "GET", "/api/v1/stripe/events", "", ""),
     ("own", "GET", "/api/v1/audit-logs", "", ""),
     ("admin", "GET", "/admin/v1/audit-logs?business_id=biz_X", "", ""),
     ("own", "GET", "/api/v1/customers", "", ""),
