@@ -188,6 +188,7 @@ fn invoice_of(invoice: Invoice) -> BillingInvoice {
         stripe_customer_id: invoice.customer,
         subscription_id: invoice.subscription,
         concerns,
-        boundary: invoice.period_end.unwrap_or(invoice.created_at),
+        // Of one that is made within a period its end is ahead: nothing has ended there.
+        boundary: invoice.period_end.filter(|end| *end <= invoice.created_at).unwrap_or(invoice.created_at),
     }
 }

@@ -18,6 +18,7 @@ mod database_faults;
 mod keys;
 mod kills;
 mod limits;
+mod localstripe;
 mod openapi;
 mod plans;
 mod proxy;

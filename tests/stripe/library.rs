@@ -2,7 +2,7 @@
 //! the same verdicts about headers that are changed. It is installed once, under target/tools.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
@@ -12,35 +12,15 @@ use serde_json::{Value, json};
 use tracktags::stripe::verify;
 
 use super::fake::webhooks::sign;
+use super::python;
 
 const VERSION: &str = "16.1.0";
 const CASES: usize = 400;
 
-/// A virtual environment of Python with the library.
-fn python() -> PathBuf {
-    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/stripe");
-    let python = venv.join("bin/python");
-    let check = format!("import stripe; assert stripe.VERSION == '{VERSION}', stripe.VERSION");
-    let is_there =
-        || Command::new(&python).args(["-c", &check]).output().is_ok_and(|done| done.status.success());
-    if !is_there() {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        run(Command::new(&python).args(install).arg(format!("stripe=={VERSION}")));
-        assert!(is_there(), "the library was installed, but not in this version");
-    }
-    python
-}
-
-fn run(command: &mut Command) {
-    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
 /// What the library makes of each case.
 fn ask(cases: &[Value]) -> Vec<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stripe/oracle.py");
-    let mut command = Command::new(python());
+    let mut command = Command::new(python::with("stripe", VERSION));
     command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("python runs");
     let text = json!(cases).to_string();

@@ -13,3 +13,5 @@ mod webhooks;
 
 #[path = "../support/stripe/mod.rs"]
 mod fake;
+#[path = "../support/python.rs"]
+mod python;

@@ -8,6 +8,7 @@ pub mod documents;
 pub mod history;
 pub mod ledger;
 pub mod postgres;
+pub mod python;
 pub mod server;
 
 use std::path::{Path, PathBuf};
