@@ -23,6 +23,47 @@ pub trait Clock: Send + Sync {
     fn wall(&self) -> Micros;
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+    /// How long who waits for a time may wait until it looks again: a clock that is moved by hand wakes nobody.
+    fn look_again(&self) -> Duration {
+        Duration::MAX
+    }
+}
+
+/// The clock of this process: the machine's, or the one of a test that kills and starts processes, which share it.
+pub fn of_process() -> Arc<dyn Clock> {
+    #[cfg(feature = "seeded-bugs")]
+    if let Some(path) = std::env::var_os("TRACKTAGS_TEST_CLOCK") {
+        return Arc::new(FileClock(path.into()));
+    }
+    Arc::new(SystemClock::default())
+}
+
+/// A clock in a file that a test writes: wall and monotonic time, in microseconds, as text.
+#[cfg(feature = "seeded-bugs")]
+struct FileClock(std::path::PathBuf);
+
+#[cfg(feature = "seeded-bugs")]
+impl FileClock {
+    fn read(&self) -> [i64; 2] {
+        let text = std::fs::read_to_string(&self.0).expect("the test keeps its clock");
+        let mut numbers = text.split_whitespace().map(|number| number.parse().expect("microseconds"));
+        std::array::from_fn(|_| numbers.next().expect("two numbers"))
+    }
+}
+
+#[cfg(feature = "seeded-bugs")]
+impl Clock for FileClock {
+    fn wall(&self) -> Micros {
+        Micros(self.read()[0])
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.read()[1].unsigned_abs())
+    }
+
+    fn look_again(&self) -> Duration {
+        Duration::from_millis(5)
+    }
 }
 
 /// The machine's clocks.

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admission::{Admission, AdmissionOptions, Bounds, Keys};
-use crate::clock::{Clock, Stamps, SystemClock};
+use crate::clock::{self, Clock, Stamps};
 use crate::config::{Config, Durability, Network, Secret};
 use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, SeriesHandle, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
@@ -58,7 +58,7 @@ pub fn migrate(database_url: &Secret, schema: &str) -> anyhow::Result<()> {
 }
 
 async fn run(config: &Config) -> anyhow::Result<()> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let clock = clock::of_process();
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen", config.listen)
     })?;

@@ -57,7 +57,7 @@ impl<T, F: Follower<T>> Writer<T, F> {
     pub fn run(mut self) -> Result<(), JournalError> {
         let mut taken = Vec::new();
         loop {
-            let wait = self.wait();
+            let wait = self.wait().map(|wait| wait.min(self.stamps.clock().look_again()));
             let phase = self.queue.take(&mut taken, wait);
             let written = match phase {
                 Phase::Abandoned | Phase::Poisoned => return Ok(()),

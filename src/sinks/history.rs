@@ -273,7 +273,7 @@ impl Worker {
             let due = self.definitions_due.unwrap_or(Duration::MAX).min(self.heartbeat_due);
             let wait = due.saturating_sub(now);
             // A wait that has passed is over, whatever a clock that tests move by hand says.
-            match self.messages.recv_timeout(wait) {
+            match self.messages.recv_timeout(wait.min(self.clock.look_again())) {
                 Ok(message) => self.accept(message),
                 Err(_) => return,
             }

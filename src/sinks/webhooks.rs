@@ -159,7 +159,7 @@ impl Worker {
                     tracing::warn!(%error, "sent webhook messages cannot be forgotten");
                 }
             }
-            let mut next = match said.recv_timeout(wait) {
+            let mut next = match said.recv_timeout(wait.min(self.clock.look_again())) {
                 Ok(next) => Some(next),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
