@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use dataflows::types::Micros;
 
+use super::{Counted, MessageHealth};
 use crate::clock::Clock;
 use crate::store::{Message, Outbox, StoreError};
 
@@ -41,6 +42,10 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// The same while the first message of the outbox is under way, or waits for others of its business.
 const LOOK_PAST: Duration = Duration::from_secs(1);
+/// The least pause between two counts of the outbox; each also waits for `COUNT_SHARE` times as long as the last one took.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// What counting may take of the thread's time: one part in so many.
+const COUNT_SHARE: u32 = 20;
 /// The first pause behind an outbox that failed; doubles.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// How long a stop waits for a store that does not answer.
@@ -87,9 +92,12 @@ impl Webhooks {
         outbox: Box<dyn Outbox>,
         post: Arc<dyn Post>,
         clock: Arc<dyn Clock>,
+        health: Arc<MessageHealth>,
     ) -> std::io::Result<Webhooks> {
         let (inbox, said) = channel();
-        let worker = Worker { outbox, post, clock, inbox: inbox.clone(), under_way: HashMap::new() };
+        let under_way = HashMap::new();
+        let count_due = Duration::ZERO;
+        let worker = Worker { outbox, post, clock, health, inbox: inbox.clone(), under_way, count_due };
         let (running, ended) = channel::<()>();
         let run = move || {
             let _running = running;
@@ -130,8 +138,11 @@ struct Worker {
     outbox: Box<dyn Outbox>,
     post: Arc<dyn Post>,
     clock: Arc<dyn Clock>,
+    health: Arc<MessageHealth>,
     inbox: Sender<Said>,
     under_way: HashMap<String, Message>,
+    /// When the outbox may be counted again, by the monotonic clock.
+    count_due: Duration,
 }
 
 impl Worker {
@@ -180,6 +191,7 @@ impl Worker {
         while let Some((id, delivery)) = untold.last() {
             if let Some(message) = self.under_way.get(id) {
                 tell(&mut *self.outbox, message, delivery, self.clock.wall())?;
+                self.health.attempted(*delivery == Delivery::Taken);
                 self.under_way.remove(id);
             }
             untold.pop();
@@ -201,12 +213,27 @@ impl Worker {
             self.under_way.insert(message.id.clone(), message.clone());
             self.post.send(message, self.inbox.clone());
         }
-        Ok(match self.outbox.next_at()? {
+        let wait = match self.outbox.next_at()? {
             None => LOOK_AGAIN,
             // It says so when it is done, but hides when the next one is due.
             Some(at) if at <= now => LOOK_PAST,
             Some(at) => Duration::from_micros((at.0 - now.0) as u64).min(LOOK_AGAIN),
-        })
+        };
+        Ok(self.count()?.map_or(wait, |pause| wait.min(pause)))
+    }
+
+    /// Counts the outbox, unless it is too early: then in how long.
+    fn count(&mut self) -> Result<Option<Duration>, StoreError> {
+        let begun = self.clock.monotonic();
+        let early = self.count_due.saturating_sub(begun);
+        if !early.is_zero() {
+            return Ok(Some(early));
+        }
+        let ((waiting, dead), oldest) = (self.outbox.counts()?, self.outbox.oldest()?);
+        self.health.count(Counted { waiting, dead, oldest });
+        let now = self.clock.monotonic();
+        self.count_due = now + COUNT_PAUSE.max((now - begun) * COUNT_SHARE);
+        Ok(None)
     }
 }
 

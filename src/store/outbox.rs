@@ -87,6 +87,9 @@ pub trait Outbox: Send {
     /// How many wait and how many are dead.
     fn counts(&mut self) -> Result<(u64, u64), StoreError>;
 
+    /// When the oldest of those that wait was made.
+    fn oldest(&mut self) -> Result<Option<Micros>, StoreError>;
+
     /// Forgets those that were sent and made strictly before.
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError>;
 }

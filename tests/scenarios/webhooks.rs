@@ -175,6 +175,20 @@ fn add(client: &Client, metric_name: &str, value: i64) {
     client.put(&format!("/api/v1/metrics/{metric_name}"), &json!({ "value": value }).to_string()).body();
 }
 
+/// Whether `/metrics` says that so many messages wait and are dead, and were sent and failed.
+fn shown(client: &Client, waiting: u64, dead: u64, [sent, failed]: [u64; 2]) -> Result<(), String> {
+    let exposition = client.get("/metrics").body();
+    let wanted = [
+        format!(r#"tracktags_webhook_messages{{state="waiting"}} {waiting}"#),
+        format!(r#"tracktags_webhook_messages{{state="dead"}} {dead}"#),
+        format!(r#"tracktags_webhook_attempts{{outcome="sent"}} {sent}"#),
+        format!(r#"tracktags_webhook_attempts{{outcome="failed"}} {failed}"#),
+    ];
+    let lines: Vec<_> = exposition.lines().filter(|line| line.contains("_webhook_")).collect();
+    let all = wanted.iter().all(|line| lines.contains(&line.as_str()));
+    if all { Ok(()) } else { Err(lines.join("\n")) }
+}
+
 fn admin(server: &Server, client: &Client, method: &str, path: &str) -> Outcome {
     let key = fs::read_to_string(server.data_dir().join("admin-key")).expect("the admin key is kept");
     client.with_key("none").call(method, path, &[("x-admin-key", key.trim())], "")
@@ -338,6 +352,9 @@ fn a_webhook_that_is_gone_leaves_a_dead_message_that_can_be_retried() {
     };
     let both = || Some(failed(FAILED)).filter(|page| page["count"] == 2).ok_or(());
     let page = until(LIMIT, both).expect("both are dead");
+    until(LIMIT, || shown(&client, 0, 2, [0, 2])).expect("two are dead");
+    let ready = client.get("/readyz").body();
+    assert_eq!(ready, r#"{"status":"degraded","reasons":["webhook_messages_dead"]}"#);
     assert_eq!(page["next_cursor"], Value::Null, "{page}");
     for dead in page["failed"].as_array().expect("a list") {
         let sent = receiver.heard().into_iter().find(|heard| dead["event_id"] == *heard.id).expect("sent");
@@ -359,6 +376,7 @@ fn a_webhook_that_is_gone_leaves_a_dead_message_that_can_be_retried() {
     assert_eq!(receiver.hears(3)[2].id, id);
     retry(id).refused(404, "event_not_found");
     assert_eq!(failed(FAILED)["count"], 1);
+    until(LIMIT, || shown(&client, 0, 1, [1, 2])).expect("one is dead, and the other was sent");
     client.get(FAILED).refused(401, "unauthorized");
 }
 

@@ -360,6 +360,7 @@ proptest! {
                 let (waiting, dead) = (model.due(1_000), model.dead());
                 prop_assert_eq!(outbox.counts(), Ok((waiting.len() as u64, dead.len() as u64)));
                 prop_assert_eq!(outbox.next_at(), Ok(waiting.first().map(|message| message.next_at)));
+                prop_assert_eq!(outbox.oldest(), Ok(waiting.iter().map(|message| message.created_at).min()));
                 prop_assert_eq!(due(&mut *outbox, 1_000), waiting);
                 prop_assert_eq!(due(&mut *outbox, now), model.due(now));
                 prop_assert_eq!(outbox.dead(None, 1_000), Ok(dead));

@@ -38,6 +38,7 @@ const RETRY: &str = "
 const COUNTS: &str = "
     SELECT (SELECT count(*) FROM {schema}.messages WHERE state = 'waiting'),
            (SELECT count(*) FROM {schema}.messages WHERE state = 'dead')";
+const OLDEST: &str = "SELECT min(created_at) FROM {schema}.messages WHERE state = 'waiting'";
 const FORGET: &str = "DELETE FROM {schema}.messages WHERE state = 'sent' AND created_at < $1";
 
 type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];
@@ -98,6 +99,13 @@ impl PostgresOutbox {
         self.store()?.with(async |target, session, _| session.query(&target.sql(sql), values).await)
     }
 
+    /// The one moment that a statement asks for.
+    fn moment(&mut self, sql: &str) -> Result<Option<Micros>, StoreError> {
+        let rows = self.read(sql, &[])?;
+        let moment = rows.first().map_or(Ok(None), |row| column::<Option<At>>(row, 0))?;
+        Ok(moment.map(|At(moment)| moment))
+    }
+
     /// Runs one statement in a transaction behind the fence; how many rows it changed.
     fn write(&mut self, sql: &str, values: &Values<'_>) -> Result<u64, StoreError> {
         self.store()?.with(async |target, session, fence| {
@@ -116,9 +124,7 @@ impl Outbox for PostgresOutbox {
     }
 
     fn next_at(&mut self) -> Result<Option<Micros>, StoreError> {
-        let rows = self.read(NEXT, &[])?;
-        let first = rows.first().map_or(Ok(None), |row| column::<Option<At>>(row, 0))?;
-        Ok(first.map(|At(first)| first))
+        self.moment(NEXT)
     }
 
     fn sent(&mut self, id: &str) -> Result<(), StoreError> {
@@ -159,6 +165,10 @@ impl Outbox for PostgresOutbox {
         let count =
             |index| rows.first().map_or(Ok(0), |row| column::<i64>(row, index)).map(i64::cast_unsigned);
         Ok((count(0)?, count(1)?))
+    }
+
+    fn oldest(&mut self) -> Result<Option<Micros>, StoreError> {
+        self.moment(OLDEST)
     }
 
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError> {

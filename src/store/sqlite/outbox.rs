@@ -160,6 +160,17 @@ impl Outbox for SqliteOutbox {
         })
     }
 
+    fn oldest(&mut self) -> Result<Option<Micros>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT created_at FROM messages WHERE state = 'waiting' ORDER BY created_at LIMIT 1",
+                )?
+                .query_row([], |row| time_at(row, 0))
+                .optional()
+        })
+    }
+
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError> {
         self.write("DELETE FROM messages WHERE state = 'sent' AND created_at < ?1", [time(before)]).map(drop)
     }
