@@ -8,7 +8,7 @@ use dataflows::types::Micros;
 
 /// No emission is waiting.
 const NONE_WAITING: i64 = i64::MAX;
-/// How long a message to a webhook may wait before `/readyz` says so: it has been tried about nine times by then.
+/// How long a message to a webhook may wait before `/readyz` says so: it has been tried ten times by then.
 pub const MESSAGE_LATE_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Figures of one sink since the start of the process.

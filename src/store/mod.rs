@@ -26,7 +26,7 @@ mod records;
 mod sqlite;
 mod text;
 
-pub use outbox::{DeadMessage, Message, Outbox};
+pub use outbox::{DeadMessage, DueMessages, Look, Message, Outbox, Place};
 pub use postgres::{Claim, PostgresHistory, PostgresStore, Target};
 pub use sqlite::{SqliteHistory, SqliteStore};
 

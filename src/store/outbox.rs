@@ -48,6 +48,37 @@ pub struct Message {
     pub next_at: Micros,
 }
 
+/// A place in the order in which messages are due.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// When the message there is tried next.
+    pub next_at: Micros,
+    /// Its id: of one moment they come by the order of bytes.
+    pub id: String,
+}
+
+/// What one look at the outbox passes over and takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// Only messages whose time has come by then.
+    pub now: Micros,
+    /// Strictly behind that place; none: from the first.
+    pub after: Option<&'a Place>,
+    /// How many it passes over or takes. This bounds what a look costs, whatever waits.
+    pub passed_max: usize,
+    /// How many of one business it takes: the first ones that it passes.
+    pub of_business_max: usize,
+}
+
+/// What a look has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DueMessages {
+    /// In their order.
+    pub messages: Vec<Message>,
+    /// How far it came, if there may be more behind.
+    pub end: Option<Place>,
+}
+
 /// One that was given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadMessage {
@@ -60,8 +91,8 @@ pub struct DeadMessage {
 /// What the delivery asks and tells. Its own connection; blocking, and neither to be called nor dropped on a thread of an async
 /// runtime. What fails may be repeated, an ambiguous commit included. An id that is not there is passed over.
 pub trait Outbox: Send {
-    /// Messages whose time has come, oldest `next_at` first, at most `limit`.
-    fn due(&mut self, now: Micros, limit: usize) -> Result<Vec<Message>, StoreError>;
+    /// Messages whose time has come, oldest `next_at` first.
+    fn due(&mut self, look: &Look<'_>) -> Result<DueMessages, StoreError>;
 
     /// The earliest `next_at` of those that wait.
     fn next_at(&mut self) -> Result<Option<Micros>, StoreError>;

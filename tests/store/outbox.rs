@@ -7,7 +7,10 @@ use std::sync::OnceLock;
 use dataflows::types::Epoch;
 use proptest::prelude::*;
 use proptest::{option, sample};
-use tracktags::store::{Claim, DeadMessage, Message, Outbox, PostgresStore, Store, StoreError};
+use tracktags::sinks::webhooks::PASSED_MAX;
+use tracktags::store::{
+    Claim, DeadMessage, DueMessages, Look, Message, Outbox, Place, PostgresStore, Store, StoreError,
+};
 
 use super::support::*;
 use super::support_postgres::Cluster;
@@ -32,8 +35,25 @@ fn ids(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|message| message.id.as_str()).collect()
 }
 
+/// Everything that is due.
 fn due(outbox: &mut dyn Outbox, now: Epoch) -> Vec<Message> {
-    outbox.due(at(now), 1_000).expect("readable")
+    let due = looked(outbox, now, None, usize::MAX, usize::MAX);
+    assert_eq!(due.end, None);
+    due.messages
+}
+
+fn looked(
+    outbox: &mut dyn Outbox,
+    now: Epoch,
+    after: Option<&Place>,
+    passed_max: usize,
+    of_business_max: usize,
+) -> DueMessages {
+    outbox.due(&Look { now: at(now), after, passed_max, of_business_max }).expect("readable")
+}
+
+fn place(message: &Message) -> Place {
+    Place { next_at: message.next_at, id: message.id.clone() }
 }
 
 /// The whole table, and the progress of the class.
@@ -127,7 +147,7 @@ fn what_is_due_comes_oldest_first_and_not_before_its_time() {
     on_every_store(|database| {
         let (mut store, mut outbox) = opened(database);
         assert_eq!(outbox.next_at(), Ok(None));
-        assert_eq!(outbox.due(at(1_000_000), 10), Ok(Vec::new()));
+        assert_eq!(looked(&mut *outbox, 1_000_000, None, 10, 10), DueMessages::default());
         // More than one statement brings; three of a time.
         let many: Vec<_> =
             (0..2_500).map(|n| message(&format!("{:04}", n * 7 % 2_500), 1, 100 + n / 3)).collect();
@@ -137,10 +157,46 @@ fn what_is_due_comes_oldest_first_and_not_before_its_time() {
         let mut expected = many.clone();
         expected.sort_by(|one, other| (one.next_at, &one.id).cmp(&(other.next_at, &other.id)));
         assert_eq!(ids(&due(&mut *outbox, 101)), ids(&expected[..6]));
-        assert_eq!(ids(&outbox.due(at(101), 4).expect("readable")), ids(&expected[..4]));
-        assert_eq!(outbox.due(at(5_000), usize::MAX), Ok(expected));
-        assert_eq!(outbox.due(at(5_000), 0), Ok(Vec::new()));
+        assert_eq!(due(&mut *outbox, 5_000), expected);
+        assert_eq!(looked(&mut *outbox, 5_000, None, 0, 9), DueMessages::default());
+        // Stretch by stretch it is the same.
+        let (mut after, mut all) = (None, Vec::new());
+        loop {
+            let due = looked(&mut *outbox, 5_000, after.as_ref(), 600, usize::MAX);
+            all.extend(due.messages);
+            after = due.end;
+            if after.is_none() {
+                break;
+            }
+            assert_eq!(after.as_ref(), all.last().map(place).as_ref());
+        }
+        assert_eq!(ids(&all), ids(&expected));
         assert_eq!(outbox.counts(), Ok((2_500, 0)));
+    });
+}
+
+#[test]
+fn a_business_with_many_messages_due_takes_a_few_places_and_hides_no_other_for_long() {
+    on_every_store(|database| {
+        let (mut store, mut outbox) = opened(database);
+        let of = |business_id: &str, id: String, next: Epoch| Message {
+            business_id: business_id.into(),
+            ..message(&id, 1, next)
+        };
+        let first = PASSED_MAX as u64 - 1;
+        let mut all: Vec<_> = (0..2 * first).map(|n| of("loud", format!("{n:05}"), n)).collect();
+        all.push(of("quiet", "within".into(), 100));
+        all.push(of("quiet", "behind".into(), first + 50));
+        store.commit_messages(1, &all).expect("committed");
+        let due = looked(&mut *outbox, 100_000, None, PASSED_MAX, 3);
+        assert_eq!(ids(&due.messages), ["00000", "00001", "00002", "within"]);
+        let end = due.end.expect("there are more");
+        assert_eq!(end.id, format!("{:05}", first - 1), "as far as that, passed ones included");
+        let due = looked(&mut *outbox, 100_000, Some(&end), PASSED_MAX, 1);
+        assert_eq!(ids(&due.messages), [format!("{first:05}").as_str(), "behind"]);
+        let end = due.end.expect("it has passed as many as it may");
+        assert_eq!(end.id, format!("{:05}", 2 * first - 1));
+        assert_eq!(looked(&mut *outbox, 100_000, Some(&end), PASSED_MAX, 1), DueMessages::default());
     });
 }
 
@@ -302,6 +358,19 @@ impl Model {
         due
     }
 
+    fn look(&self, look: &Look<'_>) -> DueMessages {
+        let due = self.due(1_000).into_iter().filter(|it| look.after.is_none_or(|after| place(it) > *after));
+        let passed: Vec<_> = due.filter(|it| it.next_at <= look.now).take(look.passed_max).collect();
+        let end = passed.last().filter(|_| passed.len() == look.passed_max).map(place);
+        let mut of_business: BTreeMap<String, usize> = BTreeMap::new();
+        let mut is_taken = |message: &Message| {
+            let count = of_business.entry(message.business_id.clone()).or_default();
+            *count += 1;
+            *count <= look.of_business_max
+        };
+        DueMessages { end, messages: passed.iter().filter(|it| is_taken(it)).cloned().collect() }
+    }
+
     fn dead(&self) -> Vec<DeadMessage> {
         let dead = |(message, state): &(Message, State)| match state {
             State::Dead(error) => Some(DeadMessage { message: message.clone(), last_error: error.clone() }),
@@ -332,7 +401,10 @@ fn step() -> impl Strategy<Value = Step> {
     let id = || sample::select(vec!["a", "B", "c", "D", "_e", "-f"]).prop_map(str::to_owned);
     let messages = proptest::collection::vec((id(), 0u64..20, 0u64..20), 0..4);
     let committed = (0u64..20, messages).prop_map(|(upper, messages)| {
-        let messages = messages.iter().map(|(id, epoch, next)| message(id, *epoch, *next));
+        let messages = messages.iter().map(|(id, epoch, next)| {
+            let business_id = if id.contains(char::is_uppercase) { "biz_2" } else { "biz_1" };
+            Message { business_id: business_id.into(), ..message(id, *epoch, *next) }
+        });
         Step::Commit(upper.saturating_sub(5), messages.collect())
     });
     prop_oneof![
@@ -361,8 +433,13 @@ proptest! {
                 prop_assert_eq!(outbox.counts(), Ok((waiting.len() as u64, dead.len() as u64)));
                 prop_assert_eq!(outbox.next_at(), Ok(waiting.first().map(|message| message.next_at)));
                 prop_assert_eq!(outbox.oldest(), Ok(waiting.iter().map(|message| message.created_at).min()));
-                prop_assert_eq!(due(&mut *outbox, 1_000), waiting);
                 prop_assert_eq!(due(&mut *outbox, now), model.due(now));
+                let after = waiting.first().map(place);
+                for (after, passed_max, of_business_max) in [(None, 4, 1), (after.as_ref(), 3, 2)] {
+                    let look = Look { now: at(now), after, passed_max, of_business_max };
+                    prop_assert_eq!(outbox.due(&look), Ok(model.look(&look)));
+                }
+                prop_assert_eq!(due(&mut *outbox, 1_000), waiting);
                 prop_assert_eq!(outbox.dead(None, 1_000), Ok(dead));
             }
             let sent = "SELECT message_id FROM messages WHERE state = 'sent' AND body = ''";

@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::connect::Target;
 use super::values::At;
 use super::{PostgresStore, Session, column};
-use crate::store::outbox::{DeadMessage, MESSAGES, Message, Outbox, kept};
+use crate::store::outbox::{DeadMessage, DueMessages, Look, MESSAGES, Message, Outbox, Place, kept};
 use crate::store::{ALL_SERIES, StoreError};
 
 /// Messages that one statement brings at most.
@@ -18,9 +18,18 @@ const PUT: &str = "
     INSERT INTO {schema}.messages
     SELECT *, 'waiting', NULL FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (message_id) DO NOTHING";
+/// A stretch of the index of what waits, and of it the first ones of each business, and the last one of all.
 const DUE: &str = "
-    SELECT message_id, epoch, business_id, url, body, created_at, attempts, next_at FROM {schema}.messages
-    WHERE state = 'waiting' AND next_at <= $1 ORDER BY next_at, message_id LIMIT $2";
+    WITH passed AS MATERIALIZED (
+        SELECT message_id, row_number() OVER (ORDER BY next_at, message_id) AS place,
+               row_number() OVER (PARTITION BY business_id ORDER BY next_at, message_id) AS of_business
+        FROM (SELECT message_id, business_id, next_at FROM {schema}.messages
+              WHERE state = 'waiting' AND next_at <= $1
+                AND (next_at, message_id) > (coalesce($2, '-infinity'::timestamptz), $3)
+              ORDER BY next_at, message_id LIMIT $4) AS stretch)
+    SELECT message_id, epoch, business_id, url, body, created_at, attempts, next_at, place, of_business
+    FROM passed JOIN {schema}.messages USING (message_id)
+    WHERE of_business <= $5 OR place = $4 ORDER BY place";
 const NEXT: &str = "SELECT min(next_at) FROM {schema}.messages WHERE state = 'waiting'";
 const SENT: &str = "
     UPDATE {schema}.messages SET state = 'sent', body = '', next_at = NULL, last_error = NULL
@@ -118,9 +127,29 @@ impl PostgresOutbox {
 }
 
 impl Outbox for PostgresOutbox {
-    fn due(&mut self, now: Micros, limit: usize) -> Result<Vec<Message>, StoreError> {
-        let rows = self.read(DUE, &[(&At(now), Type::TIMESTAMPTZ), (&rows_max(limit), Type::INT8)])?;
-        rows.iter().map(message).collect()
+    fn due(&mut self, look: &Look<'_>) -> Result<DueMessages, StoreError> {
+        let (passed_max, of_business_max) = (rows_max(look.passed_max), rows_max(look.of_business_max));
+        let rows = self.read(
+            DUE,
+            &[
+                (&At(look.now), Type::TIMESTAMPTZ),
+                (&look.after.map(|after| At(after.next_at)), Type::TIMESTAMPTZ),
+                (&look.after.map_or("", |after| after.id.as_str()), Type::TEXT),
+                (&passed_max, Type::INT8),
+                (&of_business_max, Type::INT8),
+            ],
+        )?;
+        let mut due = DueMessages::default();
+        for row in &rows {
+            let message = message(row)?;
+            if column::<i64>(row, 8)? == passed_max {
+                due.end = Some(Place { next_at: message.next_at, id: message.id.clone() });
+            }
+            if column::<i64>(row, 9)? <= of_business_max {
+                due.messages.push(message);
+            }
+        }
+        Ok(due)
     }
 
     fn next_at(&mut self) -> Result<Option<Micros>, StoreError> {
