@@ -14,7 +14,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
-use dataflows::types::{Crossing, Edge, Epoch};
+use dataflows::types::{Crossing, Edge, Epoch, Webhook};
 use tokio::runtime::Runtime;
 
 use crate::admission::parse::names::{ACTIONS, OPERATORS, SCOPES, word};
@@ -150,7 +150,7 @@ impl Post for Signed {
         let Some(runtime) = &self.runtime else { return };
         runtime.spawn(async move {
             let delivery = match request {
-                Err(why) => Delivery::Failed(why),
+                Err(unsent) => unsent,
                 Ok(request) => match outbound.send(&business_id, request).await {
                     Ok(answer) if (200..300).contains(&answer.status) => Delivery::Taken,
                     Ok(answer) if answer.status == GONE => {
@@ -167,13 +167,20 @@ impl Post for Signed {
 }
 
 impl Signed {
-    fn request(&self, message: &Message) -> Result<Request, String> {
-        let now = self.clock.wall();
+    /// The error is what becomes of the message without an attempt.
+    fn request(&self, message: &Message) -> Result<Request, Delivery> {
         let webhook = {
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+            // Those that a sink had made before are not in the store's transaction that ended the business.
+            registry.business(&message.business_id).ok_or(Delivery::Ownerless)?;
             registry.secrets().webhook(&message.business_id).cloned()
         };
-        let webhook = webhook.ok_or("the business has no webhook any more")?;
+        let webhook = webhook.ok_or_else(|| Delivery::Failed("the business has no webhook".into()))?;
+        self.signed(message, &webhook).map_err(Delivery::Failed)
+    }
+
+    fn signed(&self, message: &Message, webhook: &Webhook) -> Result<Request, String> {
+        let now = self.clock.wall();
         let owner = Owner { business_id: &message.business_id, purpose: Purpose::WebhookSecret, name: "" };
         let along = webhook.retired.iter().filter(|retired| now < retired.ends_at);
         let sealed = [&webhook.secret].into_iter().chain(along.map(|retired| &retired.secret));

@@ -66,6 +66,8 @@ pub enum Delivery {
     Failed(String),
     /// It never will; why.
     Refused(String),
+    /// Its business is gone: nobody is to hear of it.
+    Ownerless,
 }
 
 /// Sends one message. Must not block; `done` is told once, with the id.
@@ -206,7 +208,9 @@ impl Worker {
         while let Some((id, delivery)) = untold.last() {
             if let Some(message) = self.under_way.get(id) {
                 tell(&mut *self.outbox, message, delivery, self.clock.wall())?;
-                self.health.attempted(*delivery == Delivery::Taken);
+                if *delivery != Delivery::Ownerless {
+                    self.health.attempted(*delivery == Delivery::Taken);
+                }
                 self.under_way.remove(id);
             }
             untold.pop();
@@ -281,6 +285,7 @@ fn tell(
             outbox.failed(&message.id, attempts, next_at(message.created_at, attempts, now), why)
         }
         Delivery::Refused(why) => outbox.failed(&message.id, message.attempts + 1, None, why),
+        Delivery::Ownerless => outbox.drop_of(&message.business_id),
     }
 }
 

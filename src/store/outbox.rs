@@ -17,6 +17,8 @@
 //! 2. Only a waiting message has a next time, and only a waiting one fails.
 //! 3. Whoever has lost the store changes nothing: each write is behind the same fence as the sink's.
 //!
+//! A message of whatever state goes with its business (`Store::commit`), or when the delivery finds none (`drop_of`).
+//!
 //! What it does not do: send, decide when to try again, or say that a message arrives once; one that has arrived may be
 //! sent again when nobody could write down that it had.
 
@@ -120,6 +122,9 @@ pub trait Outbox: Send {
 
     /// When the oldest of those that wait was made.
     fn oldest(&mut self) -> Result<Option<Micros>, StoreError>;
+
+    /// All of a business goes.
+    fn drop_of(&mut self, business_id: &str) -> Result<(), StoreError>;
 
     /// Forgets those that were sent and made strictly before.
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError>;

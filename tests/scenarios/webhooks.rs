@@ -175,18 +175,22 @@ fn add(client: &Client, metric_name: &str, value: i64) {
     client.put(&format!("/api/v1/metrics/{metric_name}"), &json!({ "value": value }).to_string()).body();
 }
 
-/// Whether `/metrics` says that so many messages wait and are dead, and were sent and failed.
-fn shown(client: &Client, waiting: u64, dead: u64, [sent, failed]: [u64; 2]) -> Result<(), String> {
+/// One of the figures of messages in `/metrics`.
+fn figure(client: &Client, name: &str) -> u64 {
     let exposition = client.get("/metrics").body();
-    let wanted = [
-        format!(r#"tracktags_webhook_messages{{state="waiting"}} {waiting}"#),
-        format!(r#"tracktags_webhook_messages{{state="dead"}} {dead}"#),
-        format!(r#"tracktags_webhook_attempts{{outcome="sent"}} {sent}"#),
-        format!(r#"tracktags_webhook_attempts{{outcome="failed"}} {failed}"#),
-    ];
-    let lines: Vec<_> = exposition.lines().filter(|line| line.contains("_webhook_")).collect();
-    let all = wanted.iter().all(|line| lines.contains(&line.as_str()));
-    if all { Ok(()) } else { Err(lines.join("\n")) }
+    let name = format!("tracktags_webhook_{name} ");
+    let line = exposition.lines().find_map(|line| line.strip_prefix(&name));
+    line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("no {name}: {exposition}"))
+}
+
+/// Whether so many messages wait and are dead, and so many attempts were taken and failed.
+fn shown(client: &Client, waiting: u64, dead: u64, attempts: [u64; 2]) -> Result<(), [u64; 4]> {
+    let names = ["messages{state=\"waiting\"}", "messages{state=\"dead\"}"];
+    let outcomes = ["attempts{outcome=\"sent\"}", "attempts{outcome=\"failed\"}"];
+    let [now_waiting, now_dead] = names.map(|name| figure(client, name));
+    let [sent, failed] = outcomes.map(|name| figure(client, name));
+    let seen = [now_waiting, now_dead, sent, failed];
+    if seen == [waiting, dead, attempts[0], attempts[1]] { Ok(()) } else { Err(seen) }
 }
 
 fn admin(server: &Server, client: &Client, method: &str, path: &str) -> Outcome {
@@ -378,6 +382,27 @@ fn a_webhook_that_is_gone_leaves_a_dead_message_that_can_be_retried() {
     assert_eq!(failed(FAILED)["count"], 1);
     until(LIMIT, || shown(&client, 0, 1, [1, 2])).expect("one is dead, and the other was sent");
     client.get(FAILED).refused(401, "unauthorized");
+}
+
+#[test]
+fn a_business_that_ends_takes_its_webhook_messages_along() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (server, client) = start(&folder.path().join("data"));
+    let receiver = Receiver::start(&[410, 500, 500, 500, 500]);
+    hook(&client, &receiver.url("/"));
+    series(&client, "calls", &json!({}));
+    add(&client, "calls", 10);
+    until(LIMIT, || shown(&client, 0, 1, [0, 1])).expect("one is dead");
+    add(&client, "calls", -10);
+    until(LIMIT, || shown(&client, 1, 1, [0, 2])).expect("one is tried again");
+    admin(&server, &client, "DELETE", "/api/v1/businesses/biz_demo").body();
+    let none = || {
+        let states =
+            ["waiting", "dead"].map(|state| figure(&client, &format!(r#"messages{{state="{state}"}}"#)));
+        if states == [0, 0] { Ok(()) } else { Err(states) }
+    };
+    until(LIMIT, none).expect("none is kept");
+    assert_eq!(client.get("/readyz").body(), r#"{"status":"ok","reasons":[]}"#);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use dataflows::types::Epoch;
+use dataflows::types::{Definition, Epoch};
 use proptest::prelude::*;
 use proptest::{option, sample};
 use tracktags::sinks::webhooks::PASSED_MAX;
@@ -143,6 +143,37 @@ fn only_what_was_sent_is_forgotten() {
 }
 
 #[test]
+fn messages_go_with_their_business_whatever_became_of_them() {
+    on_every_store(|database| {
+        let (mut store, mut outbox) = opened(database);
+        let mut commit = |business_id: &str, epoch| {
+            let ids = ["waiting", "sent", "dead"].map(|state| format!("{state} {business_id}"));
+            let of_it = ids.map(|id| Message { business_id: business_id.into(), ..message(&id, epoch, 1) });
+            store.commit_messages(epoch, &of_it).expect("committed");
+            outbox.sent(&of_it[1].id).expect("written");
+            outbox.failed(&of_it[2].id, 1, None, "no").expect("written");
+        };
+        commit("biz_1", 1);
+        commit("biz_2", 2);
+        commit("biz_3", 3);
+        let kept = |of: &[&str]| {
+            let ids =
+                of.iter().flat_map(|of| ["dead", "sent", "waiting"].map(|state| format!("{state} {of}")));
+            let mut ids: Vec<_> = ids.collect();
+            ids.sort();
+            ids
+        };
+        let there = || database.lines("SELECT message_id FROM messages ORDER BY message_id");
+        assert_eq!(there(), kept(&["biz_1", "biz_2", "biz_3"]));
+        define(&mut store, 2, vec![Definition::BusinessDeleted { business_id: "biz_2".into() }]);
+        assert_eq!(there(), kept(&["biz_1", "biz_3"]));
+        outbox.drop_of("biz_3").expect("written");
+        outbox.drop_of("nobody").expect("passed over");
+        assert_eq!(there(), kept(&["biz_1"]));
+    });
+}
+
+#[test]
 fn what_is_due_comes_oldest_first_and_not_before_its_time() {
     on_every_store(|database| {
         let (mut store, mut outbox) = opened(database);
@@ -258,6 +289,7 @@ fn who_has_lost_the_store_changes_nothing_in_the_outbox() {
             outbox.sent("waiting"),
             outbox.failed("waiting", 1, None, "no"),
             outbox.retry("dead", at(9)).map(drop),
+            outbox.drop_of("biz_1"),
             outbox.forget_sent(at(9)),
         ];
         for refused in refused {
@@ -314,6 +346,7 @@ enum Step {
     Sent(String),
     Failed(String, u32, Option<Epoch>),
     Retry(String, Epoch),
+    Drop(&'static str),
     Forget(Epoch),
 }
 
@@ -340,6 +373,9 @@ impl Model {
                 if let Some((message, state @ State::Dead(_))) = self.kept.get_mut(id) {
                     (message.attempts, message.next_at, *state) = (0, at(*now), State::Waiting);
                 }
+            }
+            Step::Drop(business_id) => {
+                self.kept.retain(|_, (message, _)| message.business_id != *business_id)
             }
             Step::Forget(before) => {
                 self.kept
@@ -392,6 +428,7 @@ fn take(store: &mut AnyStore, outbox: &mut dyn Outbox, step: &Step) -> Result<()
         Step::Sent(id) => outbox.sent(id),
         Step::Failed(id, attempts, next) => outbox.failed(id, *attempts, next.map(at), &attempts.to_string()),
         Step::Retry(id, now) => outbox.retry(id, at(*now)).map(drop),
+        Step::Drop(business_id) => outbox.drop_of(business_id),
         Step::Forget(before) => outbox.forget_sent(at(*before)),
     }
 }
@@ -412,6 +449,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => id().prop_map(Step::Sent),
         3 => (id(), 0u32..9, option::of(0u64..20)).prop_map(|(id, attempts, next)| Step::Failed(id, attempts, next)),
         2 => (id(), 0u64..20).prop_map(|(id, now)| Step::Retry(id, now)),
+        1 => sample::select(vec!["biz_1", "biz_2"]).prop_map(Step::Drop),
         1 => (0u64..20).prop_map(Step::Forget),
     ]
 }

@@ -48,6 +48,7 @@ const COUNTS: &str = "
     SELECT (SELECT count(*) FROM {schema}.messages WHERE state = 'waiting'),
            (SELECT count(*) FROM {schema}.messages WHERE state = 'dead')";
 const OLDEST: &str = "SELECT min(created_at) FROM {schema}.messages WHERE state = 'waiting'";
+const DROP: &str = "DELETE FROM {schema}.messages WHERE business_id = $1";
 const FORGET: &str = "DELETE FROM {schema}.messages WHERE state = 'sent' AND created_at < $1";
 
 type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];
@@ -198,6 +199,10 @@ impl Outbox for PostgresOutbox {
 
     fn oldest(&mut self) -> Result<Option<Micros>, StoreError> {
         self.moment(OLDEST)
+    }
+
+    fn drop_of(&mut self, business_id: &str) -> Result<(), StoreError> {
+        self.write(DROP, &[(&business_id, Type::TEXT)]).map(drop)
     }
 
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError> {

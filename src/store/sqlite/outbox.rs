@@ -193,6 +193,10 @@ impl Outbox for SqliteOutbox {
         })
     }
 
+    fn drop_of(&mut self, business_id: &str) -> Result<(), StoreError> {
+        self.write("DELETE FROM messages WHERE business_id = ?1", [business_id]).map(drop)
+    }
+
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError> {
         self.write("DELETE FROM messages WHERE state = 'sent' AND created_at < ?1", [time(before)]).map(drop)
     }
