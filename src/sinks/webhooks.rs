@@ -5,7 +5,7 @@
 //! outbox ─▶ due, not under way ─▶ Post (concurrent, bounded) ─▶ results ─▶ sent | failed, tried again later | dead
 //! ```
 //! A message is tried until its receiver takes it: after 5 s, then twice as long each time up to an hour, for 24 hours;
-//! then it is dead and waits for somebody to retry it. A crash in between sends it again under the same id: receivers know
+//! then it is dead and waits for somebody to retry it, for another 24 hours from then. A crash in between sends it again under the same id: receivers know
 //! an id that they have seen. Nothing waits for this: a receiver that is slow or gone holds up its own messages only, since
 //! a business has at most `UNDER_WAY_PER_BUSINESS` under way. Nor does one business hide what others have behind its
 //! messages: a look that does not come to the end of what is due takes, beside the first stretch, one further on, and the

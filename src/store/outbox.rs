@@ -42,11 +42,11 @@ pub struct Message {
     pub url: String,
     /// JSON.
     pub body: String,
-    /// When it was made.
+    /// When it was made, or what was given up last asked for again: how long it is tried and remembered counts from then.
     pub created_at: Micros,
     /// How many have failed.
     pub attempts: u32,
-    /// When it is tried next. Of a dead one, which is not: when it was made.
+    /// When it is tried next. Of a dead one, which is not: `created_at`.
     pub next_at: Micros,
 }
 
@@ -114,7 +114,7 @@ pub trait Outbox: Send {
     /// Dead ones by id (order of bytes), strictly behind `after`.
     fn dead(&mut self, after: Option<&str>, limit: usize) -> Result<Vec<DeadMessage>, StoreError>;
 
-    /// A dead one is tried again at once, with attempts 0; false if there is none of that id.
+    /// A dead one is tried again at once, as if it had been made now; false if there is none of that id.
     fn retry(&mut self, id: &str, now: Micros) -> Result<bool, StoreError>;
 
     /// How many wait and how many are dead.

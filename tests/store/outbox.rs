@@ -268,7 +268,8 @@ fn a_failed_one_waits_then_dies_and_is_tried_again_when_asked_for() {
         assert_eq!(outbox.retry("a", at(20)), Ok(true));
         assert_eq!(outbox.retry("a", at(21)), Ok(false), "it waits");
         assert_eq!(outbox.retry("nobody", at(21)), Ok(false));
-        assert_eq!(due(&mut *outbox, 20), [Message { next_at: at(20), ..all[0].clone() }]);
+        let anew = Message { created_at: at(20), next_at: at(20), ..all[0].clone() };
+        assert_eq!(due(&mut *outbox, 20), [anew]);
         outbox.sent("c").expect("it arrived, whatever was thought");
         assert_eq!(outbox.counts(), Ok((1, 1)));
     });
@@ -371,7 +372,8 @@ impl Model {
             }
             Step::Retry(id, now) => {
                 if let Some((message, state @ State::Dead(_))) = self.kept.get_mut(id) {
-                    (message.attempts, message.next_at, *state) = (0, at(*now), State::Waiting);
+                    (message.attempts, *state) = (0, State::Waiting);
+                    (message.created_at, message.next_at) = (at(*now), at(*now));
                 }
             }
             Step::Drop(business_id) => {

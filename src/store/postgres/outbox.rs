@@ -42,7 +42,7 @@ const DEAD: &str = "
     FROM {schema}.messages WHERE state = 'dead' AND ($1 IS NULL OR message_id > $1)
     ORDER BY message_id LIMIT $2";
 const RETRY: &str = "
-    UPDATE {schema}.messages SET attempts = 0, next_at = $2, state = 'waiting', last_error = NULL
+    UPDATE {schema}.messages SET attempts = 0, created_at = $2, next_at = $2, state = 'waiting', last_error = NULL
     WHERE message_id = $1 AND state = 'dead'";
 const COUNTS: &str = "
     SELECT (SELECT count(*) FROM {schema}.messages WHERE state = 'waiting'),

@@ -162,7 +162,7 @@ impl Outbox for SqliteOutbox {
 
     fn retry(&mut self, id: &str, now: Micros) -> Result<bool, StoreError> {
         self.write(
-            "UPDATE messages SET attempts = 0, next_at = ?2, state = 'waiting', last_error = NULL
+            "UPDATE messages SET attempts = 0, created_at = ?2, next_at = ?2, state = 'waiting', last_error = NULL
              WHERE message_id = ?1 AND state = 'dead'",
             params![id, time(now)],
         )
