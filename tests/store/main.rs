@@ -6,6 +6,7 @@
 
 mod cleanup;
 mod commits;
+mod crossings;
 mod delivery;
 mod faults;
 mod outbox;
