@@ -271,6 +271,7 @@ impl Service {
             },
             max_event_age_secs_default: config.max_event_age_secs,
             clock: self.clock.clone(),
+            scans: tokio::sync::Semaphore::new(http::SCANS_MAX),
             patching: tokio::sync::Mutex::new(()),
         }
     }

@@ -54,6 +54,7 @@ use crate::outbound::Outbound;
 use crate::store::History;
 use auth::Access;
 use error::{ApiError, Title};
+pub use limits::SCANS_MAX;
 use query::Query;
 use reply::Reply;
 use routes::{Endpoint, Found, Route};
@@ -98,6 +99,8 @@ pub struct Rooms {
     pub bounds: Bounds,
     /// `max_event_age` of series that name none, in seconds.
     pub max_event_age_secs_default: u32,
+    /// One permit for each request that may look at every series of a business.
+    pub scans: tokio::sync::Semaphore,
     /// A PATCH reads a description, changes it and writes it: one at a time, or one would undo another.
     pub patching: tokio::sync::Mutex<()>,
 }

@@ -10,7 +10,7 @@ use super::businesses::Admin;
 use super::limits;
 use super::support::api::{Client, Outcome, amount, count, flag, text};
 use super::support::server::Launch;
-use super::support::until;
+use super::support::{KEY, until};
 
 const PLANS: &str = "/api/v1/plans";
 const LIMITS: &str = "/api/v1/plan_limits";
@@ -228,6 +228,50 @@ fn a_changed_limit_says_what_it_did_and_a_dry_run_says_the_same_and_does_nothing
     assert_eq!(call("DELETE", &limit, "").0, [5, 0, 0], "the default applies, which is higher");
     assert_eq!(limited(&client, "calls", "c1"), (units(3), Some("default".to_owned())));
     client.call("POST", &format!("{LIMITS}?dry_run=true"), &[], default).refused(409, "plan_limit_exists");
+}
+
+#[test]
+fn a_flood_of_requests_for_standings_is_told_to_come_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Launch::dev(folder.path().join("data")).workers(2).start();
+    let client = Client::new(&server.base());
+    for number in 0..300 {
+        let series = format!(r#"{{"metric_name": "m{number}", "limit_value": 1}}"#);
+        client.post("/api/v1/metrics", &series).body();
+    }
+    let (answered, refused, tried) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let request = || {
+                    let request = ureq::get(format!("{}/api/v1/limits?limit=1000", server.base()));
+                    let request = request.header("authorization", format!("Bearer {KEY}"));
+                    request.config().http_status_as_error(false).build().call().expect("an answer")
+                };
+                // Until both have been seen.
+                while (answered.load(Ordering::Relaxed) == 0 || refused.load(Ordering::Relaxed) == 0)
+                    && tried.fetch_add(1, Ordering::Relaxed) < 20_000
+                {
+                    let mut answer = request();
+                    let body = answer.body_mut().read_to_string().expect("a body");
+                    match answer.status().as_u16() {
+                        200 => {
+                            assert_eq!(count(&body, "count"), Some(300), "{body}");
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        503 => {
+                            assert_eq!(text(&body, "code").as_deref(), Some("overloaded"), "{body}");
+                            assert!(answer.headers().contains_key("retry-after"));
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        status => panic!("{status} {body}"),
+                    }
+                }
+            });
+        }
+    });
+    assert!(answered.into_inner() > 0 && refused.into_inner() > 0, "of {tried:?}");
+    assert_eq!(count(&client.get("/api/v1/limits?limit=1000").body(), "count"), Some(300));
 }
 
 #[test]
