@@ -26,7 +26,7 @@ use crate::clock::{Clock, Stamps, SystemClock};
 use crate::config::{Config, Durability, Network, Secret};
 use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, SeriesHandle, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
-use crate::http::{self, Backend, Rooms, Undelivered};
+use crate::http::{self, Backend, Patching, Rooms, Undelivered};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
 use crate::outbound::{Cidr, Outbound, OutboundOptions};
 use crate::sinks::{self, HistorySink, MessageHealth, SinkHealth, Webhooks};
@@ -272,7 +272,7 @@ impl Service {
             max_event_age_secs_default: config.max_event_age_secs,
             clock: self.clock.clone(),
             scans: tokio::sync::Semaphore::new(http::SCANS_MAX),
-            patching: tokio::sync::Mutex::new(()),
+            patching: Patching::default(),
         }
     }
 

@@ -21,6 +21,7 @@ mod limits;
 mod list;
 mod metrics;
 pub mod openapi;
+mod patching;
 mod plans;
 mod proxy;
 pub mod query;
@@ -55,6 +56,7 @@ use crate::store::History;
 use auth::Access;
 use error::{ApiError, Title};
 pub use limits::SCANS_MAX;
+pub use patching::Patching;
 use query::Query;
 use reply::Reply;
 use routes::{Endpoint, Found, Route};
@@ -101,8 +103,8 @@ pub struct Rooms {
     pub max_event_age_secs_default: u32,
     /// One permit for each request that may look at every series of a business.
     pub scans: tokio::sync::Semaphore,
-    /// A PATCH reads a description, changes it and writes it: one at a time, or one would undo another.
-    pub patching: tokio::sync::Mutex<()>,
+    /// A PATCH reads a description, changes it and writes it: of a business one at a time, or one would undo another.
+    pub patching: Patching,
 }
 
 /// What requests are answered from. The server may listen before the rooms are there; the API is 503 until then.
