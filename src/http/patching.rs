@@ -47,12 +47,10 @@ mod tests {
             async |of: &str| tokio::time::timeout(Duration::from_millis(5), patching.of(of)).await.is_ok();
         let held = patching.of("biz_a").await;
         assert!(!now("biz_a").await);
-        // One in 256 shares the lock: of three at most one does, whatever the hash is.
-        let mut free = 0;
+        // The hash is the same each time: these share no lock with it.
         for other in ["biz_b", "biz_c", "biz_d"] {
-            free += usize::from(now(other).await);
+            assert!(now(other).await, "{other}");
         }
-        assert!(free >= 2, "{free}");
         drop(held);
         assert!(now("biz_a").await);
     }

@@ -24,8 +24,8 @@ use super::support::{SECRET_KEY, until};
 const FAILED: &str = "/admin/v1/webhooks/failed";
 /// A message comes within two seconds; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(20);
-/// What has not come by then does not come.
-const QUIET: Duration = Duration::from_millis(2_200);
+/// The names of series whose crossing shows that what came before has been told begin with this.
+const LAST: &str = "last.";
 
 /// A message as it came.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ impl Heard {
         let word = |value: &Value| value.as_str().expect("text").to_owned();
         let data = &json["data"];
         (self.path.clone(), word(&json["type"]), word(&data["metric_name"]), data["percent"].as_u64())
+    }
+
+    fn is_last(&self) -> bool {
+        self.gist().2.starts_with(LAST)
     }
 
     /// What the Standard Webhooks say that a signature is.
@@ -91,8 +95,9 @@ impl Receiver {
         self.heard.lock().expect("no panic").clone()
     }
 
+    /// But for those of `LAST`.
     fn ids(&self) -> BTreeSet<String> {
-        self.heard().into_iter().map(|heard| heard.id).collect()
+        self.heard().into_iter().filter(|heard| !heard.is_last()).map(|heard| heard.id).collect()
     }
 
     /// Waits for so many messages.
@@ -101,11 +106,19 @@ impl Receiver {
         until(LIMIT, enough).unwrap_or_else(|heard| panic!("{} of {count} came: {heard:#?}", heard.len()))
     }
 
-    /// Waits for so many, and that there are no more.
-    fn hears_just(&self, count: usize) -> Vec<Heard> {
-        self.hears(count);
-        std::thread::sleep(QUIET);
-        let heard = self.heard();
+    /// What it has heard once everything has been told that has happened so far, which must be so many messages; it hears
+    /// everything. A crossing more is told behind all others.
+    fn hears_just(&self, server: &Server, client: &Client, count: usize) -> Vec<Heard> {
+        let metric_name = format!("{LAST}{}", self.heard().len());
+        series(client, &metric_name, &json!({}));
+        add(client, &metric_name, 10);
+        let is_last = |heard: &Heard| heard.gist().2 == metric_name;
+        let told = || if self.heard().iter().any(is_last) { Ok(()) } else { Err(self.heard()) };
+        until(LIMIT, told).unwrap_or_else(|heard| panic!("{metric_name} is not told: {heard:#?}"));
+        let waiting = "SELECT count(*) FROM messages WHERE state = 'waiting'";
+        let none_waits = || if number(server, waiting) == Some(0) { Ok(()) } else { Err(()) };
+        until(LIMIT, none_waits).expect("all are told");
+        let heard: Vec<_> = self.heard().into_iter().filter(|heard| !heard.is_last()).collect();
         assert_eq!(heard.len(), count, "{heard:#?}");
         heard
     }
@@ -175,6 +188,12 @@ fn add(client: &Client, metric_name: &str, value: i64) {
     client.put(&format!("/api/v1/metrics/{metric_name}"), &json!({ "value": value }).to_string()).body();
 }
 
+/// The number that a query of the embedded store gives.
+fn number(server: &Server, query: &str) -> Option<i64> {
+    let store = rusqlite::Connection::open(server.data_dir().join("history.db")).ok()?;
+    store.query_row(query, [], |row| row.get(0)).ok()
+}
+
 /// One of the figures of messages in `/metrics`.
 fn figure(client: &Client, name: &str) -> u64 {
     let exposition = client.get("/metrics").body();
@@ -201,7 +220,7 @@ fn admin(server: &Server, client: &Client, method: &str, path: &str) -> Outcome 
 #[test]
 fn each_edge_is_one_webhook_message_to_each_address_signed_with_every_live_secret() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (_server, client) = start(&folder.path().join("data"));
+    let (server, client) = start(&folder.path().join("data"));
     let receiver = Receiver::start(&[]);
     let (business, own) = (receiver.url("/business"), receiver.url("/own"));
     let first = hook(&client, &business);
@@ -212,7 +231,7 @@ fn each_edge_is_one_webhook_message_to_each_address_signed_with_every_live_secre
     }
     add(&client, "same", 12);
 
-    let heard = receiver.hears_just(9);
+    let heard = receiver.hears_just(&server, &client, 9);
     let gists: BTreeSet<_> = heard.iter().map(Heard::gist).collect();
     let mut expected = BTreeSet::new();
     for path in ["/business", "/own"] {
@@ -243,7 +262,7 @@ fn each_edge_is_one_webhook_message_to_each_address_signed_with_every_live_secre
 
     let second = hook(&client, &business);
     add(&client, "same", -5);
-    let heard = receiver.hears(10).pop().expect("it came");
+    let heard = receiver.hears(11).pop().expect("it came");
     assert_eq!(heard.gist().1, "limit.recovered");
     assert_eq!(heard.signatures, [heard.signature(&second), heard.signature(&first)]);
 }
@@ -308,11 +327,11 @@ fn webhook_messages_outlive_kills_and_those_that_come_twice_have_one_id() {
     }
     let all = || Some(receiver.ids()).filter(|ids| ids.len() >= 12).ok_or_else(|| receiver.ids());
     until(LIMIT, all).expect("each of 12 edges is told");
-    std::thread::sleep(QUIET);
+    let before = receiver.heard().iter().filter(|heard| !heard.is_last()).count();
+    receiver.hears_just(&server, &client, before);
     server.kill();
-    let _server = start(&data_dir);
-    std::thread::sleep(QUIET);
-    let heard = receiver.heard();
+    (server, client) = start(&data_dir);
+    let heard = receiver.hears_just(&server, &client, before);
     assert_eq!(receiver.ids().len(), 12, "as many ids as edges: {heard:#?}");
     let contents: BTreeSet<_> = heard.iter().map(|heard| (&heard.id, &heard.body)).collect();
     assert_eq!(contents.len(), 12, "an id is of one message: {heard:#?}");
@@ -423,19 +442,19 @@ fn an_edit_of_a_plan_limit_sends_a_webhook_message_and_nothing_is_told_that_came
     let limit_id = id(client.post("/api/v1/plan_limits", &limit.to_string()).body());
     client.put("/api/v1/customers/c", &json!({"name": "C", "plan_id": plan_id}).to_string()).body();
     client.put("/api/v1/metrics/units?scope=customer&customer_id=c", r#"{"value": 50}"#).body();
-    std::thread::sleep(QUIET);
+    let passed = "SELECT upper FROM sink_progress WHERE class = 'messages'";
+    until(LIMIT, || number(&server, passed).ok_or(())).expect("nobody is to hear of the crossing");
     hook(&client, &receiver.url("/"));
-    std::thread::sleep(QUIET);
-    assert!(receiver.heard().is_empty(), "{:#?}", receiver.heard());
+    receiver.hears_just(&server, &client, 0);
 
     client.put(&format!("/api/v1/plan_limits/{limit_id}"), r#"{"limit_value": 40}"#).body();
-    let heard = receiver.hears_just(1).remove(0).json();
+    let heard = receiver.hears_just(&server, &client, 1).remove(0).json();
     assert_eq!((&heard["type"], &heard["data"]["customer_id"]), (&json!("limit.breached"), &json!("c")));
     assert_eq!(
         (&heard["data"]["current_value"], &heard["data"]["limit_value"]),
         (&json!(50.0), &json!(40.0))
     );
     server.stop();
-    let _started = start(&data_dir);
-    receiver.hears_just(1);
+    let (server, client) = start(&data_dir);
+    receiver.hears_just(&server, &client, 1);
 }
