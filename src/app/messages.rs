@@ -198,3 +198,79 @@ impl Signed {
             .map_err(|error| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc::channel;
+
+    use dataflows::types::{Amount, Micros, SeriesId};
+
+    use super::*;
+    use crate::clock::MockClock;
+    use crate::outbound::OutboundOptions;
+
+    fn registry() -> Arc<RwLock<Registry>> {
+        Arc::new(RwLock::new(Registry::new(1, 3_600)))
+    }
+
+    #[test]
+    fn an_id_follows_from_crossing_and_receiver_and_differs_with_each_part_of_them() {
+        let of_journal = |journal_id: &str| Addresses {
+            journal_id: journal_id.into(),
+            registry: registry(),
+            webhooks: OnceLock::new(),
+        };
+        let crossing = Crossing {
+            series: SeriesId(1),
+            period_start: None,
+            period_end: None,
+            count: 1,
+            edge: Edge::Breached,
+            value: Amount::ZERO,
+            limit: None,
+            at: Micros(0),
+        };
+        let (ours, url) = (of_journal("a"), "https://example.test/");
+        let mut ids = vec![
+            ours.id(1, &crossing, url),
+            of_journal("b").id(1, &crossing, url),
+            ours.id(2, &crossing, url),
+            ours.id(1, &crossing, "https://example.test/other"),
+        ];
+        let others = [
+            Crossing { series: SeriesId(2), ..crossing },
+            Crossing { period_start: Some(Micros(0)), ..crossing },
+            Crossing { count: 2, ..crossing },
+            Crossing { edge: Edge::Recovered, ..crossing },
+            Crossing { edge: Edge::Reached(80), ..crossing },
+            Crossing { edge: Edge::Reached(100), ..crossing },
+        ];
+        ids.extend(others.iter().map(|other| ours.id(1, other, url)));
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:#?}");
+        // What it says is not in it: a repetition may say it of another moment.
+        let again = Crossing { at: Micros(9), value: Amount::from_units(9), ..crossing };
+        assert_eq!(of_journal("a").id(1, &again, url), ids[0]);
+    }
+
+    #[test]
+    fn a_message_of_a_business_that_is_gone_is_sent_to_nobody() {
+        let (outbound, clock) = (Outbound::new(OutboundOptions::new(Vec::new())), MockClock::at(Micros(0)));
+        let signed = Signed::new(registry(), Arc::new(Vault::new(None)), outbound, Arc::new(clock));
+        let signed = signed.expect("a thread is granted");
+        let message = Message {
+            id: "id".into(),
+            epoch: 1,
+            business_id: "gone".into(),
+            url: "https://example.test/".into(),
+            body: "{}".into(),
+            created_at: Micros(0),
+            attempts: 0,
+            next_at: Micros(0),
+        };
+        let (done, said) = channel();
+        signed.send(message, done);
+        let Ok(Said::Done(id, delivery)) = said.recv() else { panic!("nothing was said") };
+        assert_eq!((id.as_str(), delivery), ("id", Delivery::Ownerless));
+    }
+}

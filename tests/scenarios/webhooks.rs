@@ -337,6 +337,49 @@ fn webhook_messages_outlive_kills_and_those_that_come_twice_have_one_id() {
     assert_eq!(contents.len(), 12, "an id is of one message: {heard:#?}");
 }
 
+/// Waits until a snapshot is taken that was begun from now on; updates keep them coming.
+fn snapshot(server: &Server, client: &Client) {
+    let newest = || {
+        let files = fs::read_dir(server.data_dir().join("journal")).expect("a journal").flatten();
+        let names = files.map(|file| file.file_name().into_string().expect("a name"));
+        names.filter(|name| name.starts_with("snapshot-") && !name.contains('.')).max()
+    };
+    // The first one may have been under way.
+    for _ in 0..2 {
+        let before = newest();
+        let is_newer = || {
+            add(client, "other", 1);
+            if newest() > before { Ok(()) } else { Err(()) }
+        };
+        until(LIMIT, is_newer).expect("a snapshot is taken");
+    }
+}
+
+#[test]
+fn webhook_messages_that_the_database_lacks_are_in_the_snapshot_and_need_no_other_event() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let receiver = Receiver::start(&[]);
+    let (server, client) = start_with(&data_dir, &["--snapshot-interval", "1s"]);
+    hook(&client, &receiver.url("/"));
+    // No window of theirs is due to be written: nothing but a crossing asks for a time entry.
+    let unkept = json!({"integrations": {"supabase": {"enabled": false}}});
+    series(&client, "calls", &json!({ "metadata": unkept }));
+    series(&client, "other", &json!({"metadata": unkept, "limit_value": 1_000_000}));
+    add(&client, "calls", 10);
+    receiver.hears(1);
+    let store = rusqlite::Connection::open(data_dir.join("history.db")).expect("it is there");
+    store.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes for long");
+    add(&client, "calls", -5);
+    snapshot(&server, &client);
+    assert_eq!(receiver.ids().len(), 1, "the database takes nothing: {:#?}", receiver.heard());
+    server.kill();
+    store.execute_batch("ROLLBACK").expect("it was begun");
+    let _started = start(&data_dir);
+    let heard = || Some(()).filter(|()| receiver.ids().len() == 2).ok_or_else(|| receiver.heard());
+    until(LIMIT, heard).expect("the recovery is told");
+}
+
 #[test]
 fn webhook_messages_go_through_postgres_as_well() {
     let folder = tempfile::tempdir().expect("a temporary folder");

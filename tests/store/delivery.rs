@@ -229,6 +229,7 @@ fn what_fails_is_tried_again_after_pauses_that_double_and_is_dead_after_a_day() 
     delivering.commit(&[("a", "id")]);
     let (begun, mut pauses) = (delivering.clock.wall(), vec![RETRY_MIN]);
     while delivering.settled().contains("id") {
+        assert!(pauses.len() < 50, "it is tried for ever");
         delivering.fail("id");
         delivering.are_under_way(&[]);
         let pause = pauses[pauses.len() - 1];
