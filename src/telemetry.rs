@@ -26,6 +26,12 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+/// Labels of what is in one of a few states.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Everything that is shown.
@@ -34,6 +40,8 @@ pub struct Telemetry {
     stripe_events: Family<OutcomeLabels, Counter>,
     requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
     updates: Family<OutcomeLabels, Gauge>,
+    messages: Family<StateLabels, Gauge>,
+    message_attempts: Family<OutcomeLabels, Gauge>,
     fsync_seconds: Histogram,
     group_updates: Histogram,
     journal_written_bytes: Counter,
@@ -44,6 +52,7 @@ pub struct Telemetry {
 struct Gauges {
     journal_bytes: Gauge,
     sink_lag_seconds: Seconds,
+    message_wait_seconds: Seconds,
     rows: Gauge,
     transactions: Gauge,
     series: Gauge,
@@ -62,6 +71,12 @@ pub struct Reading {
     pub journal_bytes: u64,
     /// Age of the oldest emission that the store lacks.
     pub sink_lag_seconds: f64,
+    /// Messages to webhooks that wait and that were given up.
+    pub messages: [u64; 2],
+    /// Attempts to send one that were taken and that failed.
+    pub message_attempts: [u64; 2],
+    /// Age of the oldest message that waits.
+    pub message_wait_seconds: f64,
     /// Rows and transactions that the store has taken.
     pub rows: u64,
     /// See `rows`.
@@ -79,18 +94,24 @@ impl Default for Telemetry {
         let mut registry = Registry::with_prefix("tracktags");
         let requests = Family::new_with_constructor(request_seconds as fn() -> Histogram);
         let updates: Family<OutcomeLabels, Gauge> = Family::default();
+        let messages: Family<StateLabels, Gauge> = Family::default();
+        let message_attempts: Family<OutcomeLabels, Gauge> = Family::default();
         let fsync_seconds = Histogram::new(exponential_buckets(0.000_02, 2.0, 16));
         let group_updates = Histogram::new(exponential_buckets(1.0, 2.0, 16));
         let journal_written_bytes = Counter::default();
         let gauges = Gauges::default();
         registry.register("request_seconds", "Time from header to answer", requests.clone());
         registry.register("updates", "Updates since the start, by outcome", updates.clone());
+        registry.register("webhook_messages", "Messages to webhooks, by state", messages.clone());
+        let help = "Attempts to send a message since the start, by outcome";
+        registry.register("webhook_attempts", help, message_attempts.clone());
         registry.register("journal_fsync_seconds", "One fsync of the journal", fsync_seconds.clone());
         registry.register("journal_group_appends", "Appends behind one fsync", group_updates.clone());
         registry.register("journal_written_bytes", "Bytes appended", journal_written_bytes.clone());
         let Gauges {
             journal_bytes,
             sink_lag_seconds,
+            message_wait_seconds,
             rows,
             transactions,
             series,
@@ -98,11 +119,12 @@ impl Default for Telemetry {
             ids,
             resident_bytes,
         } = &gauges;
-        registry.register(
-            "sink_lag_seconds",
-            "Age of the oldest batch not in the store",
-            sink_lag_seconds.clone(),
-        );
+        for (name, help, gauge) in [
+            ("sink_lag_seconds", "Age of the oldest batch not in the store", sink_lag_seconds),
+            ("webhook_wait_seconds", "Age of the oldest message that waits", message_wait_seconds),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
         for (name, help, gauge) in [
             ("journal_bytes", "Bytes of all journal segments", journal_bytes),
             ("store_rows", "Rows written since the start", rows),
@@ -125,6 +147,8 @@ impl Default for Telemetry {
             stripe_events,
             requests,
             updates,
+            messages,
+            message_attempts,
             fsync_seconds,
             group_updates,
             journal_written_bytes,
@@ -158,7 +182,14 @@ impl Telemetry {
         for (outcome, count) in outcomes.into_iter().zip(reading.updates) {
             self.updates.get_or_create(&OutcomeLabels { outcome }).set(count as i64);
         }
+        for (state, count) in ["waiting", "dead"].into_iter().zip(reading.messages) {
+            self.messages.get_or_create(&StateLabels { state }).set(count as i64);
+        }
+        for (outcome, count) in ["sent", "failed"].into_iter().zip(reading.message_attempts) {
+            self.message_attempts.get_or_create(&OutcomeLabels { outcome }).set(count as i64);
+        }
         self.gauges.sink_lag_seconds.set(reading.sink_lag_seconds);
+        self.gauges.message_wait_seconds.set(reading.message_wait_seconds);
         let [series, windows, ids, resident_bytes] = reading.resident;
         for (gauge, figure) in [
             (&self.gauges.journal_bytes, reading.journal_bytes),

@@ -14,7 +14,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
-use dataflows::types::{Crossing, Edge, Epoch};
+use dataflows::types::{Crossing, Edge, Epoch, Webhook};
 use tokio::runtime::Runtime;
 
 use crate::admission::parse::names::{ACTIONS, OPERATORS, SCOPES, word};
@@ -150,7 +150,7 @@ impl Post for Signed {
         let Some(runtime) = &self.runtime else { return };
         runtime.spawn(async move {
             let delivery = match request {
-                Err(why) => Delivery::Failed(why),
+                Err(unsent) => unsent,
                 Ok(request) => match outbound.send(&business_id, request).await {
                     Ok(answer) if (200..300).contains(&answer.status) => Delivery::Taken,
                     Ok(answer) if answer.status == GONE => {
@@ -167,13 +167,20 @@ impl Post for Signed {
 }
 
 impl Signed {
-    fn request(&self, message: &Message) -> Result<Request, String> {
-        let now = self.clock.wall();
+    /// The error is what becomes of the message without an attempt.
+    fn request(&self, message: &Message) -> Result<Request, Delivery> {
         let webhook = {
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+            // Those that a sink had made before are not in the store's transaction that ended the business.
+            registry.business(&message.business_id).ok_or(Delivery::Ownerless)?;
             registry.secrets().webhook(&message.business_id).cloned()
         };
-        let webhook = webhook.ok_or("the business has no webhook any more")?;
+        let webhook = webhook.ok_or_else(|| Delivery::Failed("the business has no webhook".into()))?;
+        self.signed(message, &webhook).map_err(Delivery::Failed)
+    }
+
+    fn signed(&self, message: &Message, webhook: &Webhook) -> Result<Request, String> {
+        let now = self.clock.wall();
         let owner = Owner { business_id: &message.business_id, purpose: Purpose::WebhookSecret, name: "" };
         let along = webhook.retired.iter().filter(|retired| now < retired.ends_at);
         let sealed = [&webhook.secret].into_iter().chain(along.map(|retired| &retired.secret));
@@ -189,5 +196,81 @@ impl Signed {
         let target = Target::parse(&message.url).map_err(|error| error.to_string())?;
         Request::new("POST", target, headers, Bytes::from(message.body.clone()))
             .map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc::channel;
+
+    use dataflows::types::{Amount, Micros, SeriesId};
+
+    use super::*;
+    use crate::clock::MockClock;
+    use crate::outbound::OutboundOptions;
+
+    fn registry() -> Arc<RwLock<Registry>> {
+        Arc::new(RwLock::new(Registry::new(1, 3_600)))
+    }
+
+    #[test]
+    fn an_id_follows_from_crossing_and_receiver_and_differs_with_each_part_of_them() {
+        let of_journal = |journal_id: &str| Addresses {
+            journal_id: journal_id.into(),
+            registry: registry(),
+            webhooks: OnceLock::new(),
+        };
+        let crossing = Crossing {
+            series: SeriesId(1),
+            period_start: None,
+            period_end: None,
+            count: 1,
+            edge: Edge::Breached,
+            value: Amount::ZERO,
+            limit: None,
+            at: Micros(0),
+        };
+        let (ours, url) = (of_journal("a"), "https://example.test/");
+        let mut ids = vec![
+            ours.id(1, &crossing, url),
+            of_journal("b").id(1, &crossing, url),
+            ours.id(2, &crossing, url),
+            ours.id(1, &crossing, "https://example.test/other"),
+        ];
+        let others = [
+            Crossing { series: SeriesId(2), ..crossing },
+            Crossing { period_start: Some(Micros(0)), ..crossing },
+            Crossing { count: 2, ..crossing },
+            Crossing { edge: Edge::Recovered, ..crossing },
+            Crossing { edge: Edge::Reached(80), ..crossing },
+            Crossing { edge: Edge::Reached(100), ..crossing },
+        ];
+        ids.extend(others.iter().map(|other| ours.id(1, other, url)));
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:#?}");
+        // What it says is not in it: a repetition may say it of another moment.
+        let again = Crossing { at: Micros(9), value: Amount::from_units(9), ..crossing };
+        assert_eq!(of_journal("a").id(1, &again, url), ids[0]);
+    }
+
+    #[test]
+    fn a_message_of_a_business_that_is_gone_is_sent_to_nobody() {
+        let (outbound, clock) = (Outbound::new(OutboundOptions::new(Vec::new())), MockClock::at(Micros(0)));
+        let signed = Signed::new(registry(), Arc::new(Vault::new(None)), outbound, Arc::new(clock));
+        let signed = signed.expect("a thread is granted");
+        let message = Message {
+            id: "id".into(),
+            epoch: 1,
+            business_id: "gone".into(),
+            url: "https://example.test/".into(),
+            body: "{}".into(),
+            created_at: Micros(0),
+            attempts: 0,
+            next_at: Micros(0),
+        };
+        let (done, said) = channel();
+        signed.send(message, done);
+        let Ok(Said::Done(id, delivery)) = said.recv() else { panic!("nothing was said") };
+        assert_eq!((id.as_str(), delivery), ("id", Delivery::Ownerless));
     }
 }

@@ -26,10 +26,10 @@ use crate::clock::{self, Clock, Stamps};
 use crate::config::{Config, Durability, Network, Secret};
 use crate::control::{BUSINESS_PREFIX, Control, Origin, Registry, SeriesHandle, Vault};
 use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
-use crate::http::{self, Backend, Rooms, Undelivered};
+use crate::http::{self, Backend, Patching, Rooms, Undelivered};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
 use crate::outbound::{Cidr, Outbound, OutboundOptions};
-use crate::sinks::{self, HistorySink, SinkHealth, Webhooks};
+use crate::sinks::{self, HistorySink, MessageHealth, SinkHealth, Webhooks};
 use crate::store::{Content, History, PostgresStore};
 use messages::{Addresses, Signed};
 pub use signals::Signals;
@@ -228,11 +228,12 @@ impl Service {
         }
         let vault = Arc::new(Vault::new(config.secret_key.as_ref().map(|key| &key.0)));
         warn_of_unreadable_secrets(&control, &vault);
-        signals.attach(shared.clone(), journal.clone(), control.clone(), vault.clone());
+        let messages = Arc::new(MessageHealth::default());
+        signals.attach(shared.clone(), journal.clone(), control.clone(), vault.clone(), messages.clone());
         let [delivered, undelivered] = outboxes;
         // A way out of their own: no flood of proxied calls keeps messages from it.
         let signed = Signed::new(registry, vault.clone(), outbound(config), clock.clone())?;
-        let webhooks = Arc::new(Webhooks::start(delivered, Arc::new(signed), clock.clone())?);
+        let webhooks = Arc::new(Webhooks::start(delivered, Arc::new(signed), clock.clone(), messages)?);
         let _ = addresses.webhooks.set(webhooks.clone());
         let looks = webhooks.clone();
         let undelivered = Arc::new(Undelivered::new(undelivered, move || looks.look()));
@@ -270,7 +271,8 @@ impl Service {
             },
             max_event_age_secs_default: config.max_event_age_secs,
             clock: self.clock.clone(),
-            patching: tokio::sync::Mutex::new(()),
+            scans: tokio::sync::Semaphore::new(http::SCANS_MAX),
+            patching: Patching::default(),
         }
     }
 

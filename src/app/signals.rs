@@ -9,7 +9,7 @@ use crate::control::{Control, Vault};
 use crate::engine::{EngineCounters, Shared, Ticket};
 use crate::http::{self, Readiness};
 use crate::journal::{Journal, Observe};
-use crate::sinks::SinkHealth;
+use crate::sinks::{Counted, MessageHealth, SinkHealth};
 use crate::telemetry::{Reading, Telemetry};
 
 const STARTING: u8 = 0;
@@ -30,6 +30,7 @@ struct Rooms {
     journal: Journal<Ticket>,
     control: Control,
     vault: Arc<Vault>,
+    messages: Arc<MessageHealth>,
 }
 
 impl Signals {
@@ -46,8 +47,9 @@ impl Signals {
         journal: Journal<Ticket>,
         control: Control,
         vault: Arc<Vault>,
+        messages: Arc<MessageHealth>,
     ) {
-        let _ = self.rooms.set(Rooms { shared, journal, control, vault });
+        let _ = self.rooms.set(Rooms { shared, journal, control, vault, messages });
     }
 
     /// The service answers.
@@ -62,13 +64,18 @@ impl Signals {
 
     /// What is degraded, in stable words.
     fn reasons(&self) -> Vec<String> {
-        let is_unreadable = |rooms: &Rooms| rooms.control.unreadable_secrets(&rooms.vault) > 0;
-        let secrets = self.rooms.get().is_some_and(is_unreadable).then(|| "secrets_unreadable".to_owned());
-        self.health.reason().into_iter().chain(secrets).collect()
+        let Some(rooms) = self.rooms.get() else { return self.health.reason().into_iter().collect() };
+        let is_unreadable = rooms.control.unreadable_secrets(&rooms.vault) > 0;
+        let secrets = is_unreadable.then_some("secrets_unreadable");
+        let others = secrets.into_iter().chain(rooms.messages.reasons(self.clock.wall()));
+        self.health.reason().into_iter().chain(others.map(str::to_owned)).collect()
     }
 
     fn reading(&self) -> Reading {
-        let Some(Rooms { shared, journal, .. }) = self.rooms.get() else { return Reading::default() };
+        let Some(Rooms { shared, journal, messages, .. }) = self.rooms.get() else {
+            return Reading::default();
+        };
+        let Counted { waiting, dead, .. } = messages.counted();
         let counters = &shared.counters;
         let EngineCounters { admitted, duplicates, gone, late, refused, too_late, .. } = counters;
         let updates = [admitted, duplicates, gone, late, refused, too_late];
@@ -78,6 +85,9 @@ impl Signals {
             updates: updates.map(|counter| counter.load(Ordering::Relaxed)),
             journal_bytes: journal.stats().segment_bytes,
             sink_lag_seconds: self.health.lag_secs(self.clock.wall()),
+            messages: [waiting, dead],
+            message_attempts: messages.attempts(),
+            message_wait_seconds: messages.wait_secs(self.clock.wall()),
             rows: self.health.rows(),
             transactions: self.health.transactions(),
             resident: [sum(0), sum(1), sum(2), sum(3)],

@@ -116,8 +116,14 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::{Arc, RwLock};
+
+    use dataflows::types::packed::Keyed;
     use dataflows::types::{Amount, Edge, SeriesId};
+
+    use super::super::{EngineOptions, Ledger, Workers};
+    use super::*;
+    use crate::control::Registry;
 
     fn output(epochs: &[Epoch]) -> Output {
         let crossing = |series| Crossing {
@@ -140,7 +146,7 @@ mod tests {
     #[test]
     fn they_are_handed_over_once_all_workers_have_come_so_far_and_kept_until_they_are_stored() {
         let mut crossings = Crossings::new(2);
-        crossings.find(&mut output(&[7, 3, 5]));
+        crossings.find(&mut output(&[7, 5, 3]));
         assert!(crossings.pass(0, 5).is_none(), "the other may find more");
         let (upper, ready) = crossings.pass(1, 6).expect("both have come to 5");
         let epochs = |held: &[(Epoch, Crossing)]| held.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>();
@@ -152,6 +158,45 @@ mod tests {
         assert_eq!(epochs(&crossings.held(9)), [5, 7]);
         assert!(crossings.pass(0, 9).is_none());
         assert_eq!(crossings.pass(1, 9).map(|(upper, ready)| (upper, epochs(&ready))), Some((10, vec![7])));
+    }
+
+    struct Nobody;
+
+    impl Ledger for Nobody {
+        fn keyed(&self, _: Keyed, _: Micros) {}
+
+        fn remembered(&self, _: SeriesId, _: u64) {}
+
+        fn keys(&self) -> Vec<(Keyed, Micros)> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_time_entry_is_due_while_any_wait_and_not_behind() {
+        let options = EngineOptions { workers: 2, dedup_horizon_secs: 0 };
+        let registry = Arc::new(RwLock::new(Registry::new(2, 3_600)));
+        let (workers, shared) = Workers::start(&options, registry, Arc::new(Nobody)).expect("threads");
+        let mut due = vec![shared.due_at()];
+        shared.found(&mut output(&[7]));
+        shared.found(&mut output(&[]));
+        due.push(shared.due_at());
+        shared.passed(0, 9);
+        shared.passed(1, 6);
+        due.push(shared.due_at());
+        shared.passed(1, 7);
+        due.push(shared.due_at());
+        let held = shared.crossings().held(7);
+        shared.restore_crossings(held);
+        due.push(shared.due_at());
+        shared.passed(1, 8);
+        due.push(shared.due_at());
+        let held = shared.crossings().held(8).len();
+        workers.stop();
+        // At the next second, until both have come so far; of what a snapshot had at once.
+        let (second, at_once) = (Some(Micros::from_seconds(1)), Some(Micros(0)));
+        assert_eq!(due, [None, second, second, None, at_once, None]);
+        assert_eq!(held, 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Customers of a business (API section 4): define, list, read, change, delete.
 //!
-//! A change is read, changed and written under one lock, so that of two requests neither undoes the other. Whether a new
+//! A change is read, changed and written under its business's lock, so that of two requests neither undoes the other. Whether a new
 //! one is new is decided where definitions are.
 
 use dataflows::types::{Customer, CustomerDetails};
@@ -27,7 +27,7 @@ pub(super) async fn put(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErro
     let customer_id = named(call)?;
     let body = CustomerBody::parse(&call.body)?;
     body.agrees_with(&customer_id)?;
-    let _one_at_a_time = rooms.patching.lock().await;
+    let _one_at_a_time = rooms.patching.of(&call.caller().business_id).await;
     let before = rooms.control.customer(&call.caller().business_id, &customer_id);
     define(rooms, call, &body, customer_id, before).await
 }
@@ -83,7 +83,7 @@ pub(super) fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
 /// `DELETE /api/v1/customers/{customer_id}`: with its keys and series; rows of its series stay.
 pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let (business_id, customer_id) = (&call.caller().business_id, named(call)?);
-    let _one_at_a_time = rooms.patching.lock().await;
+    let _one_at_a_time = rooms.patching.of(business_id).await;
     rooms.control.by(call.origin()).delete_customer(business_id, &customer_id).await?;
     let json = Json::object()
         .set("status", "deleted")

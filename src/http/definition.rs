@@ -99,7 +99,7 @@ async fn record_initial_value(
 /// `PATCH /api/v1/metrics/{metric_name}`. 409 for what decides how updates count, once there are updates.
 pub(super) async fn change(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
-    let _one_at_a_time = rooms.patching.lock().await;
+    let _one_at_a_time = rooms.patching.of(&key.business_id).await;
     let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
     let current = &handle.record.spec;
     let patched = Patched::parse(&call.body, current, &rooms.bounds)?;

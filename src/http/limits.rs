@@ -26,6 +26,8 @@ use crate::control::{Principal, SeriesFilter, SeriesHandle};
 
 /// Series that one request for standings looks at; beyond, it says that there are more than it can put in order.
 const SCANNED_MAX: usize = 1_000_000;
+/// Requests for standings that are worked on at once, whoever asks; beyond, 503. Each may look at `SCANNED_MAX` series.
+pub const SCANS_MAX: usize = 4;
 
 /// `POST /api/v1/check`. One question: 404 where a PUT would be; of many each answers for itself.
 pub(super) async fn check(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -159,6 +161,10 @@ pub(super) async fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErr
     let limit = call.query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let behind = call.query.get("cursor").map(|cursor| Rank::from_cursor(&filter.business_id, cursor));
     let behind = behind.transpose()?;
+    let _one_of_few = rooms.scans.try_acquire().map_err(|_| {
+        let detail = "as many requests for standings as may be are being worked on: try again";
+        ApiError::unavailable("overloaded", detail)
+    })?;
     let as_of = rooms.admission.now();
     // The first of those behind the cursor; one more than wanted tells whether there is another page.
     let mut first: BTreeSet<Ranked> = BTreeSet::new();

@@ -21,6 +21,7 @@ mod limits;
 mod list;
 mod metrics;
 pub mod openapi;
+mod patching;
 mod plans;
 mod proxy;
 pub mod query;
@@ -54,6 +55,8 @@ use crate::outbound::Outbound;
 use crate::store::History;
 use auth::Access;
 use error::{ApiError, Title};
+pub use limits::SCANS_MAX;
+pub use patching::Patching;
 use query::Query;
 use reply::Reply;
 use routes::{Endpoint, Found, Route};
@@ -98,8 +101,10 @@ pub struct Rooms {
     pub bounds: Bounds,
     /// `max_event_age` of series that name none, in seconds.
     pub max_event_age_secs_default: u32,
-    /// A PATCH reads a description, changes it and writes it: one at a time, or one would undo another.
-    pub patching: tokio::sync::Mutex<()>,
+    /// One permit for each request that may look at every series of a business.
+    pub scans: tokio::sync::Semaphore,
+    /// A PATCH reads a description, changes it and writes it: of a business one at a time, or one would undo another.
+    pub patching: Patching,
 }
 
 /// What requests are answered from. The server may listen before the rooms are there; the API is 503 until then.

@@ -58,7 +58,8 @@ pub(super) async fn create_limit(rooms: &Rooms, call: &Call<'_>) -> Result<Reply
 pub(super) async fn change_limit(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     // Nothing changes in a dry run: it holds nobody up.
     let dry_run = call.query.flag("dry_run")?.unwrap_or(false);
-    let _one_at_a_time = if dry_run { None } else { Some(rooms.patching.lock().await) };
+    let _one_at_a_time =
+        if dry_run { None } else { Some(rooms.patching.of(&call.caller().business_id).await) };
     let limit = changed_limit(&call.body, &known_limit(rooms, call)?)?;
     edit(rooms, call, LimitEdit::Change(limit), StatusCode::OK, "updated").await
 }

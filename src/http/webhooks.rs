@@ -13,6 +13,7 @@ use super::error::{ApiError, Outcome};
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX};
 use super::reply::{Json, Raw, Reply};
 use super::{Call, Rooms};
+use crate::admission::parse::names::rfc3339;
 use crate::admission::parse::{Fault, names, webhook};
 use crate::control::{ControlError, Owner, Purpose, new_webhook_secret};
 use crate::store::{DeadMessage, Outbox, StoreError};
@@ -108,17 +109,19 @@ fn cursor(text: &str) -> Result<String, Fault> {
 
 fn show(DeadMessage { message, last_error }: &DeadMessage) -> Json {
     #[derive(Deserialize)]
-    struct Typed {
+    struct Payload {
         r#type: String,
+        timestamp: String,
     }
-    let typed: Option<Typed> = serde_json::from_str(&message.body).ok();
+    let payload: Option<Payload> = serde_json::from_str(&message.body).ok();
+    let (kind, made_at) = payload.map(|payload| (payload.r#type, payload.timestamp)).unzip();
     Json::object()
         .set("event_id", &message.id)
         .set("business_id", &message.business_id)
         .set("url", &message.url)
-        .set_some("type", typed.map(|typed| typed.r#type))
+        .set_some("type", kind)
         .set("attempts", u64::from(message.attempts))
-        .set("created_at", message.created_at)
+        .set("created_at", made_at.unwrap_or_else(|| rfc3339(message.created_at)))
         .set("last_error", last_error)
         .set("payload", Raw(&message.body))
 }

@@ -9,7 +9,8 @@
 //! again after a pause that doubles, with jitter; an error that needs a human is tried at the longest pause. A store whose
 //! progress went back has lost what the engine no longer holds: nothing is written until a restart replays it.
 //!
-//! Messages about crossings go in a transaction of their own behind the part, with a progress of their own.
+//! Messages about crossings go in a transaction of their own behind the part, with a progress of their own, so many crossings
+//! at a time. A cut within an epoch leaves progress before it: what is in of it already stays as it is when it comes again.
 //!
 //! Definitions ride in the next part; when no emission comes they go on their own after `Options::definitions_delay`.
 //! What this does not do: decide what is due, or drop anything.
@@ -60,6 +61,8 @@ pub struct Options {
     pub part_rows_max: usize,
     /// Definitions in a transaction (more only if one epoch has more).
     pub part_definitions_max: usize,
+    /// Crossings whose messages are in a transaction.
+    pub part_crossings_max: usize,
     /// How long definitions wait for an emission.
     pub definitions_delay: Duration,
     /// The first pause after a failure; doubles up to `retry_max`.
@@ -84,6 +87,7 @@ impl Options {
             journal_id,
             part_rows_max: 50_000,
             part_definitions_max: 50_000,
+            part_crossings_max: 5_000,
             definitions_delay: Duration::from_secs(1),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(30),
@@ -200,7 +204,7 @@ struct Worker {
     /// Not in the store, in the order taken; the first is being written.
     emissions: VecDeque<Arc<Emission>>,
     /// Not in the store, in the order taken; bounded by what the engine holds.
-    crossings: VecDeque<(Epoch, Vec<(Epoch, Crossing)>)>,
+    crossings: VecDeque<(Epoch, VecDeque<(Epoch, Crossing)>)>,
     /// Whether a part of the first emission has been sent.
     is_begun: bool,
     /// The store's progress; none: read it before the next transaction.
@@ -310,7 +314,7 @@ impl Worker {
                 self.definitions_due.get_or_insert(due);
                 self.definitions.extend(definitions.into_iter().map(|definition| (epoch, definition)));
             }
-            Message::Crossings(upper, crossings) => self.crossings.push_back((upper, crossings)),
+            Message::Crossings(upper, crossings) => self.crossings.push_back((upper, crossings.into())),
             Message::Stop => self.stop_within = self.stop_within.or(Some(self.options.stop_timeout)),
         }
     }
@@ -335,21 +339,27 @@ impl Worker {
 
     /// Brings the messages of the first crossings into the outbox. Repeating it changes nothing.
     fn post(&mut self) -> Result<(), StoreError> {
-        let Some((upper, crossings)) = self.crossings.front() else { return Ok(()) };
+        let Some((whole, crossings)) = self.crossings.front_mut() else { return Ok(()) };
+        let (count, upper) =
+            crossings_cut(crossings.make_contiguous(), *whole, self.options.part_crossings_max);
         let messages: Vec<store::Message> = match &self.options.messages {
             Some(Messages(recipients)) => {
-                crossings.iter().flat_map(|(epoch, it)| recipients.messages(*epoch, it)).collect()
+                let part = crossings.iter().take(count);
+                part.flat_map(|(epoch, it)| recipients.messages(*epoch, it)).collect()
             }
             None => Vec::new(),
         };
         // Even without messages it is kept how far this has come: who sets a webhook later hears of nothing earlier.
-        if let Err(error) = self.store.commit_messages(*upper, &messages) {
+        if let Err(error) = self.store.commit_messages(upper, &messages) {
             // As behind any error: it is asked again how far the store has come.
             self.progress = None;
             return Err(error);
         }
-        self.stored.crossings_stored(*upper);
-        self.crossings.pop_front();
+        self.stored.crossings_stored(upper);
+        crossings.drain(..count);
+        if crossings.is_empty() {
+            self.crossings.pop_front();
+        }
         if let Some(Messages(recipients)) = self.options.messages.as_ref().filter(|_| !messages.is_empty()) {
             recipients.posted();
         }
@@ -492,4 +502,12 @@ fn definitions_cut(definitions: &[(Epoch, Definition)], max: usize) -> usize {
     let Some((beyond, _)) = definitions.get(max) else { return definitions.len() };
     let before = definitions.partition_point(|(epoch, _)| epoch < beyond);
     if before > 0 { before } else { definitions.partition_point(|(epoch, _)| epoch <= beyond) }
+}
+
+/// How many crossings go into the next transaction, `upper` being behind all of them, and below which epoch all are in then:
+/// at most `max`, cut between epochs; an epoch that is larger is cut within.
+fn crossings_cut(crossings: &[(Epoch, Crossing)], upper: Epoch, max: usize) -> (usize, Epoch) {
+    let Some((beyond, _)) = crossings.get(max) else { return (crossings.len(), upper) };
+    let before = crossings.partition_point(|(epoch, _)| epoch < beyond);
+    (if before > 0 { before } else { max }, *beyond)
 }

@@ -18,7 +18,7 @@ mod note;
 mod parts;
 pub mod webhooks;
 
-pub use health::SinkHealth;
+pub use health::{Counted, MESSAGE_LATE_AFTER, MessageHealth, SinkHealth};
 pub use history::{HistorySink, Messages, Options, Recipients};
 pub use note::{Note, Noted};
 pub use webhooks::Webhooks;

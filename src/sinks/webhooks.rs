@@ -5,9 +5,11 @@
 //! outbox ─▶ due, not under way ─▶ Post (concurrent, bounded) ─▶ results ─▶ sent | failed, tried again later | dead
 //! ```
 //! A message is tried until its receiver takes it: after 5 s, then twice as long each time up to an hour, for 24 hours;
-//! then it is dead and waits for somebody to retry it. A crash in between sends it again under the same id: receivers know
+//! then it is dead and waits for somebody to retry it, for another 24 hours from then. A crash in between sends it again under the same id: receivers know
 //! an id that they have seen. Nothing waits for this: a receiver that is slow or gone holds up its own messages only, since
-//! a business has at most `UNDER_WAY_PER_BUSINESS` under way.
+//! a business has at most `UNDER_WAY_PER_BUSINESS` under way. Nor does one business hide what others have behind its
+//! messages: a look that does not come to the end of what is due takes, beside the first stretch, one further on, and the
+//! next look the one behind that.
 //!
 //! What this does not do: make messages (the history sink does, in the order of the journal), or send them itself.
 
@@ -19,8 +21,9 @@ use std::time::Duration;
 
 use dataflows::types::Micros;
 
+use super::{Counted, MessageHealth};
 use crate::clock::Clock;
-use crate::store::{Message, Outbox, StoreError};
+use crate::store::{Look, Message, Outbox, Place, StoreError};
 
 /// Messages of one business under way.
 pub const UNDER_WAY_PER_BUSINESS: usize = 4;
@@ -33,14 +36,22 @@ pub const RETRY_MAX: Duration = Duration::from_secs(3_600);
 /// How long a message is tried.
 pub const TRIED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-/// Messages that one look at the outbox takes: those of one business must not hide all others.
-const DUE_MAX: usize = 4_096;
+/// Messages that one look at the outbox passes.
+pub const PASSED_MAX: usize = 4_096;
+/// Messages of one business that a look takes: those under way come first, and as many may follow.
+const LOOKED_AT_PER_BUSINESS: usize = 2 * UNDER_WAY_PER_BUSINESS;
 /// How long sent messages are remembered, so that a replay does not send them again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Between two looks at an outbox that nobody has said anything about; also the longest pause behind one that failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// The same while the first message of the outbox is under way, or waits for others of its business.
 const LOOK_PAST: Duration = Duration::from_secs(1);
+/// The same while what is due has not been looked through.
+const LOOK_ON: Duration = Duration::from_millis(100);
+/// The least pause between two counts of the outbox; each also waits for `COUNT_SHARE` times as long as the last one took.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// What counting may take of the thread's time: one part in so many.
+const COUNT_SHARE: u32 = 20;
 /// The first pause behind an outbox that failed; doubles.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 /// How long a stop waits for a store that does not answer.
@@ -55,6 +66,8 @@ pub enum Delivery {
     Failed(String),
     /// It never will; why.
     Refused(String),
+    /// Its business is gone: nobody is to hear of it.
+    Ownerless,
 }
 
 /// Sends one message. Must not block; `done` is told once, with the id.
@@ -87,9 +100,19 @@ impl Webhooks {
         outbox: Box<dyn Outbox>,
         post: Arc<dyn Post>,
         clock: Arc<dyn Clock>,
+        health: Arc<MessageHealth>,
     ) -> std::io::Result<Webhooks> {
         let (inbox, said) = channel();
-        let worker = Worker { outbox, post, clock, inbox: inbox.clone(), under_way: HashMap::new() };
+        let worker = Worker {
+            outbox,
+            post,
+            clock,
+            health,
+            inbox: inbox.clone(),
+            under_way: HashMap::new(),
+            passed: None,
+            count_due: Duration::ZERO,
+        };
         let (running, ended) = channel::<()>();
         let run = move || {
             let _running = running;
@@ -130,8 +153,13 @@ struct Worker {
     outbox: Box<dyn Outbox>,
     post: Arc<dyn Post>,
     clock: Arc<dyn Clock>,
+    health: Arc<MessageHealth>,
     inbox: Sender<Said>,
     under_way: HashMap<String, Message>,
+    /// How far the looks have come that go on behind the first; none: they have come to the end.
+    passed: Option<Place>,
+    /// When the outbox may be counted again, by the monotonic clock.
+    count_due: Duration,
 }
 
 impl Worker {
@@ -180,16 +208,41 @@ impl Worker {
         while let Some((id, delivery)) = untold.last() {
             if let Some(message) = self.under_way.get(id) {
                 tell(&mut *self.outbox, message, delivery, self.clock.wall())?;
+                if *delivery != Delivery::Ownerless {
+                    self.health.attempted(*delivery == Delivery::Taken);
+                }
                 self.under_way.remove(id);
             }
             untold.pop();
         }
         let now = self.clock.wall();
+        match self.send_due(now, None)? {
+            None => self.passed = None,
+            Some(end) if self.under_way.len() < UNDER_WAY_MAX => {
+                let after = self.passed.take().map_or(end.clone(), |passed| passed.max(end));
+                self.passed = self.send_due(now, Some(&after))?;
+            }
+            Some(_) => {}
+        }
+        let wait = match self.outbox.next_at()? {
+            _ if self.passed.is_some() && self.under_way.len() < UNDER_WAY_MAX => LOOK_ON,
+            None => LOOK_AGAIN,
+            // It says so when it is done, but hides when the next one is due.
+            Some(at) if at <= now => LOOK_PAST,
+            Some(at) => Duration::from_micros((at.0 - now.0) as u64).min(LOOK_AGAIN),
+        };
+        Ok(self.count()?.map_or(wait, |pause| wait.min(pause)))
+    }
+
+    /// Sends those whose time has come, as far as one look goes and there is room; where it has ended, if not at the end.
+    fn send_due(&mut self, now: Micros, after: Option<&Place>) -> Result<Option<Place>, StoreError> {
         let mut of_business: HashMap<String, usize> = HashMap::new();
         for message in self.under_way.values() {
             *of_business.entry(message.business_id.clone()).or_default() += 1;
         }
-        for message in self.outbox.due(now, DUE_MAX)? {
+        let look = Look { now, after, passed_max: PASSED_MAX, of_business_max: LOOKED_AT_PER_BUSINESS };
+        let due = self.outbox.due(&look)?;
+        for message in due.messages {
             if self.under_way.len() >= UNDER_WAY_MAX {
                 break;
             }
@@ -201,12 +254,21 @@ impl Worker {
             self.under_way.insert(message.id.clone(), message.clone());
             self.post.send(message, self.inbox.clone());
         }
-        Ok(match self.outbox.next_at()? {
-            None => LOOK_AGAIN,
-            // It says so when it is done, but hides when the next one is due.
-            Some(at) if at <= now => LOOK_PAST,
-            Some(at) => Duration::from_micros((at.0 - now.0) as u64).min(LOOK_AGAIN),
-        })
+        Ok(due.end)
+    }
+
+    /// Counts the outbox, unless it is too early: then in how long.
+    fn count(&mut self) -> Result<Option<Duration>, StoreError> {
+        let begun = self.clock.monotonic();
+        let early = self.count_due.saturating_sub(begun);
+        if !early.is_zero() {
+            return Ok(Some(early));
+        }
+        let ((waiting, dead), oldest) = (self.outbox.counts()?, self.outbox.oldest()?);
+        self.health.count(Counted { waiting, dead, oldest });
+        let now = self.clock.monotonic();
+        self.count_due = now + COUNT_PAUSE.max((now - begun) * COUNT_SHARE);
+        Ok(None)
     }
 }
 
@@ -223,6 +285,7 @@ fn tell(
             outbox.failed(&message.id, attempts, next_at(message.created_at, attempts, now), why)
         }
         Delivery::Refused(why) => outbox.failed(&message.id, message.attempts + 1, None, why),
+        Delivery::Ownerless => outbox.drop_of(&message.business_id),
     }
 }
 

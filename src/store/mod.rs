@@ -12,7 +12,7 @@
 //! 3. A row is written for a series in the definitions table only, and takes its names from there: a deleted series
 //!    writes nothing.
 //! 4. What a part deletes of a cleaned series it deletes before it writes: rows behind the cleanup stay.
-//! 5. A business takes keys, secrets, customers, plans and limits along, a customer its keys, a plan nothing: series and a
+//! 5. A business takes keys, secrets, messages, customers, plans and limits along, a customer its keys, a plan nothing: series and a
 //!    plan's limits are deleted one by one. Only `CustomerPlanned` says which plan a customer is on: describing the
 //!    customer anew leaves it there.
 //!
@@ -26,7 +26,7 @@ mod records;
 mod sqlite;
 mod text;
 
-pub use outbox::{DeadMessage, Message, Outbox};
+pub use outbox::{DeadMessage, DueMessages, Look, Message, Outbox, Place};
 pub use postgres::{Claim, PostgresHistory, PostgresStore, Target};
 pub use sqlite::{SqliteHistory, SqliteStore};
 

@@ -1,5 +1,5 @@
 //! `block` from outside: whatever clients do at once, admitted usage never passes a limit, exactly so much is admitted as
-//! fits, and refusals cost nothing that is durable.
+//! fits, and refusals cost nothing that is durable. What holds of a plan's limit as of a series' own is shared with `plans`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,9 @@ use super::support::server::{Launch, Server};
 use super::support::{KEY, Random, rounds, until};
 
 const CONNECTIONS: usize = 64;
-const LIMIT: i64 = 1_000;
+pub const LIMIT: i64 = 1_000;
+/// A time entry comes at most a second behind what it is due for: a journal that is quiet for longer stays quiet.
+const QUIET: Duration = Duration::from_millis(1_300);
 /// How long unknown outcomes may stay unknown while the server is up.
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -35,8 +37,8 @@ fn path(name: &str) -> String {
     format!("/api/v1/metrics/{name}")
 }
 
-fn value(client: &Client, name: &str) -> Amount {
-    let body = client.get(&path(name)).body();
+fn value(client: &Client, series: &str) -> Amount {
+    let body = client.get(series).body();
     api::amount(&body, "current_value").expect("a reading has a value")
 }
 
@@ -171,28 +173,38 @@ fn refused_updates_do_not_grow_the_journal() {
     let client = Client::new(&server.base());
     create(&client, "full", r#", "metadata": {"integrations": {"supabase": {"enabled": false}}}"#);
     client.put(&path("full"), r#"{"value": 1000, "id": "a"}"#).body();
+    are_not_journaled(&server, &path("full"));
+    assert!(api::flag(&client.put(&path("full"), r#"{"value": 1000, "id": "a"}"#).body(), "duplicate"));
+}
+
+/// Sends updates of a series that is at its limit, whose windows are kept out of the store, so that no time entry is due
+/// for them. All are refused, and the journal does not grow by a byte.
+pub fn are_not_journaled(server: &Server, series: &str) {
+    let client = Client::new(&server.base());
     let written = || {
         let exposition = client.get("/metrics").body();
         let line = exposition.lines().find(|line| line.starts_with("tracktags_journal_written_bytes_total"));
         line.expect("it is measured").to_owned()
     };
-    // What the creation has left for the next time entry is written before.
-    sleep(Duration::from_millis(2_500));
-    let before = written();
+    // What came before has left something for the next time entry.
+    let is_quiet = || {
+        let before = written();
+        sleep(QUIET);
+        if written() == before { Ok(before) } else { Err(()) }
+    };
+    let before = until(SETTLE_LIMIT, is_quiet).expect("nothing is due any more");
     std::thread::scope(|scope| {
         for connection in 0..8 {
-            let base = server.base();
+            let client = Client::new(&server.base());
             scope.spawn(move || {
-                let client = Client::new(&base);
-                for number in 0..rounds(250, 12_500) {
+                for number in 0..rounds(625, 12_500) {
                     let body = format!(r#"{{"value": 1, "id": "{connection}.{number}"}}"#);
-                    assert!(!is_admitted(client.put(&path("full"), &body)));
+                    assert!(!is_admitted(client.put(series, &body)));
                 }
             });
         }
     });
     assert_eq!(written(), before);
-    assert!(api::flag(&client.put(&path("full"), r#"{"value": 1000, "id": "a"}"#).body(), "duplicate"));
 }
 
 /// A client that sends random amounts under keys, refunds among them, and knows which were admitted.
@@ -208,7 +220,7 @@ struct Buyer {
 
 impl Buyer {
     /// Sends the next amount, or again what is pending. False if there was no answer.
-    fn step(&mut self, client: &Client) -> bool {
+    fn step(&mut self, client: &Client, series: &str) -> bool {
         let (key, amount) = self.pending.take().unwrap_or_else(|| {
             self.sent += 1;
             let refunds = self.random.one_in(4) && self.admitted > 30;
@@ -216,7 +228,7 @@ impl Buyer {
             (format!("{}-{}", self.number, self.sent), if refunds { -amount } else { amount })
         });
         let body = format!(r#"{{"value": {amount}}}"#);
-        match client.call("PUT", &path("credit"), &[("idempotency-key", &key)], &body) {
+        match client.call("PUT", series, &[("idempotency-key", &key)], &body) {
             Outcome::Durable(_) => self.admitted += amount,
             Outcome::Rejected(429, _) => self.refused += 1,
             Outcome::Rejected(503, _) | Outcome::Unknown(_) => {
@@ -231,10 +243,16 @@ impl Buyer {
 
 #[test]
 fn killed_in_the_middle_random_amounts_and_refunds_never_pass_the_limit() {
+    race_through_kills(&path("credit"), |client| create(client, "credit", ""));
+}
+
+/// Buyers race for a series that `begin` holds to `LIMIT`, in lives that end by SIGKILL; what had no answer is sent again
+/// under its key by the next one. No reading is ever past the limit, and the value is what was admitted.
+pub fn race_through_kills(series: &str, begin: impl FnOnce(&Client)) {
     let mut random = Random::seeded("limits");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut server = start(&folder);
-    create(&Client::new(&server.base()), "credit", "");
+    begin(&Client::new(&server.base()));
     let new =
         |number| Buyer { number, random: random.fork(), sent: 0, admitted: 0, refused: 0, pending: None };
     let mut buyers: Vec<_> = (0..16).map(new).collect();
@@ -247,7 +265,7 @@ fn killed_in_the_middle_random_amounts_and_refunds_never_pass_the_limit() {
                 let stop = &stop;
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        if !buyer.step(&client) {
+                        if !buyer.step(&client, series) {
                             sleep(Duration::from_millis(2));
                         }
                     }
@@ -256,7 +274,7 @@ fn killed_in_the_middle_random_amounts_and_refunds_never_pass_the_limit() {
             scope.spawn(|| {
                 let client = Client::new(&server.base());
                 while !stop.load(Ordering::Relaxed) {
-                    let Outcome::Durable(body) = client.get(&path("credit")) else { continue };
+                    let Outcome::Durable(body) = client.get(series) else { continue };
                     let value = api::amount(&body, "current_value").expect("a reading has a value");
                     let mut highest = highest.lock().expect("nobody panics with it");
                     *highest = (*highest).max(value);
@@ -270,14 +288,15 @@ fn killed_in_the_middle_random_amounts_and_refunds_never_pass_the_limit() {
         server = start(&folder);
         let client = Client::new(&server.base());
         for buyer in &mut buyers {
-            let settled = until(SETTLE_LIMIT, || match buyer.pending.is_none() || buyer.step(&client) {
-                true => Ok(()),
-                false => Err(()),
-            });
+            let settled =
+                until(SETTLE_LIMIT, || match buyer.pending.is_none() || buyer.step(&client, series) {
+                    true => Ok(()),
+                    false => Err(()),
+                });
             settled.expect("a server that is up gives definite answers");
         }
         let admitted: i64 = buyers.iter().map(|buyer| buyer.admitted).sum();
-        assert_eq!(value(&client, "credit"), units(admitted), "round {round}, killed after {moment:?}");
+        assert_eq!(value(&client, series), units(admitted), "round {round}, killed after {moment:?}");
         assert!(admitted <= LIMIT, "round {round}");
     }
     let refused: usize = buyers.iter().map(|buyer| buyer.refused).sum();

@@ -7,9 +7,10 @@ use dataflows::types::Amount;
 use serde_json::Value;
 
 use super::businesses::Admin;
+use super::limits;
 use super::support::api::{Client, Outcome, amount, count, flag, text};
 use super::support::server::Launch;
-use super::support::until;
+use super::support::{KEY, until};
 
 const PLANS: &str = "/api/v1/plans";
 const LIMITS: &str = "/api/v1/plan_limits";
@@ -230,6 +231,50 @@ fn a_changed_limit_says_what_it_did_and_a_dry_run_says_the_same_and_does_nothing
 }
 
 #[test]
+fn a_flood_of_requests_for_standings_is_told_to_come_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Launch::dev(folder.path().join("data")).workers(2).start();
+    let client = Client::new(&server.base());
+    for number in 0..300 {
+        let series = format!(r#"{{"metric_name": "m{number}", "limit_value": 1}}"#);
+        client.post("/api/v1/metrics", &series).body();
+    }
+    let (answered, refused, tried) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let request = || {
+                    let request = ureq::get(format!("{}/api/v1/limits?limit=1000", server.base()));
+                    let request = request.header("authorization", format!("Bearer {KEY}"));
+                    request.config().http_status_as_error(false).build().call().expect("an answer")
+                };
+                // Until both have been seen.
+                while (answered.load(Ordering::Relaxed) == 0 || refused.load(Ordering::Relaxed) == 0)
+                    && tried.fetch_add(1, Ordering::Relaxed) < 20_000
+                {
+                    let mut answer = request();
+                    let body = answer.body_mut().read_to_string().expect("a body");
+                    match answer.status().as_u16() {
+                        200 => {
+                            assert_eq!(count(&body, "count"), Some(300), "{body}");
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        503 => {
+                            assert_eq!(text(&body, "code").as_deref(), Some("overloaded"), "{body}");
+                            assert!(answer.headers().contains_key("retry-after"));
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        status => panic!("{status} {body}"),
+                    }
+                }
+            });
+        }
+    });
+    assert!(answered.into_inner() > 0 && refused.into_inner() > 0, "of {tried:?}");
+    assert_eq!(count(&client.get("/api/v1/limits?limit=1000").body(), "count"), Some(300));
+}
+
+#[test]
 fn an_expired_subscription_falls_to_the_free_plan_at_once_and_returns_when_extended() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data_dir = folder.path().join("data");
@@ -297,6 +342,9 @@ fn a_plans_block_limit_admits_exactly_so_much_from_many_clients_and_refusals_are
     );
     let seats = format!("{LIMITS}/{}", limit(&client, &body));
     customer(&client, "a", &format!(r#"{{"name": "A", "plan_id": "{pro}"}}"#));
+    // Before its first update: a window that is to be written would be due at the end of its batch.
+    let unkept = r#"{"metadata": {"integrations": {"supabase": {"enabled": false}}}}"#;
+    client.call("PATCH", &metric("seats", "a"), &[], unkept).body();
     let (next, admitted) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let spend = |of: usize| {
         std::thread::scope(|scope| {
@@ -324,11 +372,24 @@ fn a_plans_block_limit_admits_exactly_so_much_from_many_clients_and_refusals_are
     client.put(&metric("seats", "a"), r#"{"value": 1}"#).refused(429, "plan_limit_exceeded");
     client.put(&metric("seats", "a"), r#"{"value": -150}"#).body();
     client.put(&metric("seats", "a"), r#"{"value": 50}"#).body();
-    client.put(&metric("seats", "a"), r#"{"value": 1}"#).refused(429, "plan_limit_exceeded");
+    limits::are_not_journaled(&server, &metric("seats", "a"));
 
     let standings: Value = serde_json::from_str(&client.get("/api/v1/limits").body()).expect("JSON");
     assert_eq!(standings["limits"][0]["metric_name"], "seats", "{standings}");
     assert_eq!(standings["limits"][0]["percent"].as_f64(), Some(100.0), "{standings}");
     let usage: Value = serde_json::from_str(&client.get("/api/v1/customers/a/usage").body()).expect("JSON");
     assert_eq!(usage["usage"][0]["limit_breached"], true, "{usage}");
+}
+
+#[test]
+fn killed_in_the_middle_random_amounts_and_refunds_never_pass_a_plans_limit() {
+    limits::race_through_kills(&metric("credit", "a"), |client| {
+        let pro = plan(client, r#"{"plan_name": "Pro", "stripe_price_id": "price_pro"}"#);
+        customer(client, "a", &format!(r#"{{"name": "A", "plan_id": "{pro}"}}"#));
+        let body = format!(
+            r#"{{"plan_id": "{pro}", "metric_name": "credit", "limit_value": {}, "breach_action": "block", "limit_period": "lifetime"}}"#,
+            limits::LIMIT
+        );
+        limit(client, &body);
+    });
 }

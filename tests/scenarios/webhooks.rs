@@ -24,8 +24,8 @@ use super::support::{SECRET_KEY, until};
 const FAILED: &str = "/admin/v1/webhooks/failed";
 /// A message comes within two seconds; the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(20);
-/// What has not come by then does not come.
-const QUIET: Duration = Duration::from_millis(2_200);
+/// The names of series whose crossing shows that what came before has been told begin with this.
+const LAST: &str = "last.";
 
 /// A message as it came.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ impl Heard {
         let word = |value: &Value| value.as_str().expect("text").to_owned();
         let data = &json["data"];
         (self.path.clone(), word(&json["type"]), word(&data["metric_name"]), data["percent"].as_u64())
+    }
+
+    fn is_last(&self) -> bool {
+        self.gist().2.starts_with(LAST)
     }
 
     /// What the Standard Webhooks say that a signature is.
@@ -91,8 +95,9 @@ impl Receiver {
         self.heard.lock().expect("no panic").clone()
     }
 
+    /// But for those of `LAST`.
     fn ids(&self) -> BTreeSet<String> {
-        self.heard().into_iter().map(|heard| heard.id).collect()
+        self.heard().into_iter().filter(|heard| !heard.is_last()).map(|heard| heard.id).collect()
     }
 
     /// Waits for so many messages.
@@ -101,11 +106,19 @@ impl Receiver {
         until(LIMIT, enough).unwrap_or_else(|heard| panic!("{} of {count} came: {heard:#?}", heard.len()))
     }
 
-    /// Waits for so many, and that there are no more.
-    fn hears_just(&self, count: usize) -> Vec<Heard> {
-        self.hears(count);
-        std::thread::sleep(QUIET);
-        let heard = self.heard();
+    /// What it has heard once everything has been told that has happened so far, which must be so many messages; it hears
+    /// everything. A crossing more is told behind all others.
+    fn hears_just(&self, server: &Server, client: &Client, count: usize) -> Vec<Heard> {
+        let metric_name = format!("{LAST}{}", self.heard().len());
+        series(client, &metric_name, &json!({}));
+        add(client, &metric_name, 10);
+        let is_last = |heard: &Heard| heard.gist().2 == metric_name;
+        let told = || if self.heard().iter().any(is_last) { Ok(()) } else { Err(self.heard()) };
+        until(LIMIT, told).unwrap_or_else(|heard| panic!("{metric_name} is not told: {heard:#?}"));
+        let waiting = "SELECT count(*) FROM messages WHERE state = 'waiting'";
+        let none_waits = || if number(server, waiting) == Some(0) { Ok(()) } else { Err(()) };
+        until(LIMIT, none_waits).expect("all are told");
+        let heard: Vec<_> = self.heard().into_iter().filter(|heard| !heard.is_last()).collect();
         assert_eq!(heard.len(), count, "{heard:#?}");
         heard
     }
@@ -175,6 +188,30 @@ fn add(client: &Client, metric_name: &str, value: i64) {
     client.put(&format!("/api/v1/metrics/{metric_name}"), &json!({ "value": value }).to_string()).body();
 }
 
+/// The number that a query of the embedded store gives.
+fn number(server: &Server, query: &str) -> Option<i64> {
+    let store = rusqlite::Connection::open(server.data_dir().join("history.db")).ok()?;
+    store.query_row(query, [], |row| row.get(0)).ok()
+}
+
+/// One of the figures of messages in `/metrics`.
+fn figure(client: &Client, name: &str) -> u64 {
+    let exposition = client.get("/metrics").body();
+    let name = format!("tracktags_webhook_{name} ");
+    let line = exposition.lines().find_map(|line| line.strip_prefix(&name));
+    line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("no {name}: {exposition}"))
+}
+
+/// Whether so many messages wait and are dead, and so many attempts were taken and failed.
+fn shown(client: &Client, waiting: u64, dead: u64, attempts: [u64; 2]) -> Result<(), [u64; 4]> {
+    let names = ["messages{state=\"waiting\"}", "messages{state=\"dead\"}"];
+    let outcomes = ["attempts{outcome=\"sent\"}", "attempts{outcome=\"failed\"}"];
+    let [now_waiting, now_dead] = names.map(|name| figure(client, name));
+    let [sent, failed] = outcomes.map(|name| figure(client, name));
+    let seen = [now_waiting, now_dead, sent, failed];
+    if seen == [waiting, dead, attempts[0], attempts[1]] { Ok(()) } else { Err(seen) }
+}
+
 fn admin(server: &Server, client: &Client, method: &str, path: &str) -> Outcome {
     let key = fs::read_to_string(server.data_dir().join("admin-key")).expect("the admin key is kept");
     client.with_key("none").call(method, path, &[("x-admin-key", key.trim())], "")
@@ -183,7 +220,7 @@ fn admin(server: &Server, client: &Client, method: &str, path: &str) -> Outcome 
 #[test]
 fn each_edge_is_one_webhook_message_to_each_address_signed_with_every_live_secret() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (_server, client) = start(&folder.path().join("data"));
+    let (server, client) = start(&folder.path().join("data"));
     let receiver = Receiver::start(&[]);
     let (business, own) = (receiver.url("/business"), receiver.url("/own"));
     let first = hook(&client, &business);
@@ -194,7 +231,7 @@ fn each_edge_is_one_webhook_message_to_each_address_signed_with_every_live_secre
     }
     add(&client, "same", 12);
 
-    let heard = receiver.hears_just(9);
+    let heard = receiver.hears_just(&server, &client, 9);
     let gists: BTreeSet<_> = heard.iter().map(Heard::gist).collect();
     let mut expected = BTreeSet::new();
     for path in ["/business", "/own"] {
@@ -225,7 +262,7 @@ fn each_edge_is_one_webhook_message_to_each_address_signed_with_every_live_secre
 
     let second = hook(&client, &business);
     add(&client, "same", -5);
-    let heard = receiver.hears(10).pop().expect("it came");
+    let heard = receiver.hears(11).pop().expect("it came");
     assert_eq!(heard.gist().1, "limit.recovered");
     assert_eq!(heard.signatures, [heard.signature(&second), heard.signature(&first)]);
 }
@@ -290,14 +327,57 @@ fn webhook_messages_outlive_kills_and_those_that_come_twice_have_one_id() {
     }
     let all = || Some(receiver.ids()).filter(|ids| ids.len() >= 12).ok_or_else(|| receiver.ids());
     until(LIMIT, all).expect("each of 12 edges is told");
-    std::thread::sleep(QUIET);
+    let before = receiver.heard().iter().filter(|heard| !heard.is_last()).count();
+    receiver.hears_just(&server, &client, before);
     server.kill();
-    let _server = start(&data_dir);
-    std::thread::sleep(QUIET);
-    let heard = receiver.heard();
+    (server, client) = start(&data_dir);
+    let heard = receiver.hears_just(&server, &client, before);
     assert_eq!(receiver.ids().len(), 12, "as many ids as edges: {heard:#?}");
     let contents: BTreeSet<_> = heard.iter().map(|heard| (&heard.id, &heard.body)).collect();
     assert_eq!(contents.len(), 12, "an id is of one message: {heard:#?}");
+}
+
+/// Waits until a snapshot is taken that was begun from now on; updates keep them coming.
+fn snapshot(server: &Server, client: &Client) {
+    let newest = || {
+        let files = fs::read_dir(server.data_dir().join("journal")).expect("a journal").flatten();
+        let names = files.map(|file| file.file_name().into_string().expect("a name"));
+        names.filter(|name| name.starts_with("snapshot-") && !name.contains('.')).max()
+    };
+    // The first one may have been under way.
+    for _ in 0..2 {
+        let before = newest();
+        let is_newer = || {
+            add(client, "other", 1);
+            if newest() > before { Ok(()) } else { Err(()) }
+        };
+        until(LIMIT, is_newer).expect("a snapshot is taken");
+    }
+}
+
+#[test]
+fn webhook_messages_that_the_database_lacks_are_in_the_snapshot_and_need_no_other_event() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data_dir = folder.path().join("data");
+    let receiver = Receiver::start(&[]);
+    let (server, client) = start_with(&data_dir, &["--snapshot-interval", "1s"]);
+    hook(&client, &receiver.url("/"));
+    // No window of theirs is due to be written: nothing but a crossing asks for a time entry.
+    let unkept = json!({"integrations": {"supabase": {"enabled": false}}});
+    series(&client, "calls", &json!({ "metadata": unkept }));
+    series(&client, "other", &json!({"metadata": unkept, "limit_value": 1_000_000}));
+    add(&client, "calls", 10);
+    receiver.hears(1);
+    let store = rusqlite::Connection::open(data_dir.join("history.db")).expect("it is there");
+    store.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes for long");
+    add(&client, "calls", -5);
+    snapshot(&server, &client);
+    assert_eq!(receiver.ids().len(), 1, "the database takes nothing: {:#?}", receiver.heard());
+    server.kill();
+    store.execute_batch("ROLLBACK").expect("it was begun");
+    let _started = start(&data_dir);
+    let heard = || Some(()).filter(|()| receiver.ids().len() == 2).ok_or_else(|| receiver.heard());
+    until(LIMIT, heard).expect("the recovery is told");
 }
 
 #[test]
@@ -338,12 +418,18 @@ fn a_webhook_that_is_gone_leaves_a_dead_message_that_can_be_retried() {
     };
     let both = || Some(failed(FAILED)).filter(|page| page["count"] == 2).ok_or(());
     let page = until(LIMIT, both).expect("both are dead");
+    until(LIMIT, || shown(&client, 0, 2, [0, 2])).expect("two are dead");
+    let ready = client.get("/readyz").body();
+    assert_eq!(ready, r#"{"status":"degraded","reasons":["webhook_messages_dead"]}"#);
     assert_eq!(page["next_cursor"], Value::Null, "{page}");
     for dead in page["failed"].as_array().expect("a list") {
         let sent = receiver.heard().into_iter().find(|heard| dead["event_id"] == *heard.id).expect("sent");
         assert_eq!((&dead["payload"], &dead["type"]), (&sent.json(), &sent.json()["type"]), "{dead}");
         assert_eq!((&dead["attempts"], &dead["business_id"]), (&json!(1), &json!("biz_demo")), "{dead}");
-        assert_eq!(dead["url"], receiver.url("/"), "{dead}");
+        assert_eq!(
+            (&dead["url"], &dead["created_at"]),
+            (&json!(receiver.url("/")), &sent.json()["timestamp"])
+        );
         assert!(dead["last_error"].as_str().is_some_and(|why| why.contains("410")), "{dead}");
     }
     let first = failed(&format!("{FAILED}?limit=1"));
@@ -359,7 +445,30 @@ fn a_webhook_that_is_gone_leaves_a_dead_message_that_can_be_retried() {
     assert_eq!(receiver.hears(3)[2].id, id);
     retry(id).refused(404, "event_not_found");
     assert_eq!(failed(FAILED)["count"], 1);
+    until(LIMIT, || shown(&client, 0, 1, [1, 2])).expect("one is dead, and the other was sent");
     client.get(FAILED).refused(401, "unauthorized");
+}
+
+#[test]
+fn a_business_that_ends_takes_its_webhook_messages_along() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (server, client) = start(&folder.path().join("data"));
+    let receiver = Receiver::start(&[410, 500, 500, 500, 500]);
+    hook(&client, &receiver.url("/"));
+    series(&client, "calls", &json!({}));
+    add(&client, "calls", 10);
+    let says = |name: &str, wanted: u64| match figure(&client, name) {
+        seen if seen == wanted => Ok(()),
+        seen => Err(seen),
+    };
+    let [waiting, dead] = ["waiting", "dead"].map(|state| format!(r#"messages{{state="{state}"}}"#));
+    until(LIMIT, || says(&dead, 1)).expect("one is given up");
+    add(&client, "calls", -10);
+    until(LIMIT, || says("attempts{outcome=\"failed\"}", 2)).expect("one is to be tried again");
+    until(LIMIT, || says(&waiting, 1)).expect("one is to be tried again");
+    admin(&server, &client, "DELETE", "/api/v1/businesses/biz_demo").body();
+    until(LIMIT, || says(&waiting, 0).and(says(&dead, 0))).expect("none is kept");
+    assert_eq!(client.get("/readyz").body(), r#"{"status":"ok","reasons":[]}"#);
 }
 
 #[test]
@@ -376,19 +485,19 @@ fn an_edit_of_a_plan_limit_sends_a_webhook_message_and_nothing_is_told_that_came
     let limit_id = id(client.post("/api/v1/plan_limits", &limit.to_string()).body());
     client.put("/api/v1/customers/c", &json!({"name": "C", "plan_id": plan_id}).to_string()).body();
     client.put("/api/v1/metrics/units?scope=customer&customer_id=c", r#"{"value": 50}"#).body();
-    std::thread::sleep(QUIET);
+    let passed = "SELECT upper FROM sink_progress WHERE class = 'messages'";
+    until(LIMIT, || number(&server, passed).ok_or(())).expect("nobody is to hear of the crossing");
     hook(&client, &receiver.url("/"));
-    std::thread::sleep(QUIET);
-    assert!(receiver.heard().is_empty(), "{:#?}", receiver.heard());
+    receiver.hears_just(&server, &client, 0);
 
     client.put(&format!("/api/v1/plan_limits/{limit_id}"), r#"{"limit_value": 40}"#).body();
-    let heard = receiver.hears_just(1).remove(0).json();
+    let heard = receiver.hears_just(&server, &client, 1).remove(0).json();
     assert_eq!((&heard["type"], &heard["data"]["customer_id"]), (&json!("limit.breached"), &json!("c")));
     assert_eq!(
         (&heard["data"]["current_value"], &heard["data"]["limit_value"]),
         (&json!(50.0), &json!(40.0))
     );
     server.stop();
-    let _started = start(&data_dir);
-    receiver.hears_just(1);
+    let (server, client) = start(&data_dir);
+    receiver.hears_just(&server, &client, 1);
 }

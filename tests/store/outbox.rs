@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use dataflows::types::Epoch;
+use dataflows::types::{Definition, Epoch};
 use proptest::prelude::*;
 use proptest::{option, sample};
-use tracktags::store::{Claim, DeadMessage, Message, Outbox, PostgresStore, Store, StoreError};
+use tracktags::sinks::webhooks::PASSED_MAX;
+use tracktags::store::{
+    Claim, DeadMessage, DueMessages, Look, Message, Outbox, Place, PostgresStore, Store, StoreError,
+};
 
 use super::support::*;
 use super::support_postgres::Cluster;
@@ -32,8 +35,25 @@ fn ids(messages: &[Message]) -> Vec<&str> {
     messages.iter().map(|message| message.id.as_str()).collect()
 }
 
+/// Everything that is due.
 fn due(outbox: &mut dyn Outbox, now: Epoch) -> Vec<Message> {
-    outbox.due(at(now), 1_000).expect("readable")
+    let due = looked(outbox, now, None, usize::MAX, usize::MAX);
+    assert_eq!(due.end, None);
+    due.messages
+}
+
+fn looked(
+    outbox: &mut dyn Outbox,
+    now: Epoch,
+    after: Option<&Place>,
+    passed_max: usize,
+    of_business_max: usize,
+) -> DueMessages {
+    outbox.due(&Look { now: at(now), after, passed_max, of_business_max }).expect("readable")
+}
+
+fn place(message: &Message) -> Place {
+    Place { next_at: message.next_at, id: message.id.clone() }
 }
 
 /// The whole table, and the progress of the class.
@@ -123,11 +143,42 @@ fn only_what_was_sent_is_forgotten() {
 }
 
 #[test]
+fn messages_go_with_their_business_whatever_became_of_them() {
+    on_every_store(|database| {
+        let (mut store, mut outbox) = opened(database);
+        let mut commit = |business_id: &str, epoch| {
+            let ids = ["waiting", "sent", "dead"].map(|state| format!("{state} {business_id}"));
+            let of_it = ids.map(|id| Message { business_id: business_id.into(), ..message(&id, epoch, 1) });
+            store.commit_messages(epoch, &of_it).expect("committed");
+            outbox.sent(&of_it[1].id).expect("written");
+            outbox.failed(&of_it[2].id, 1, None, "no").expect("written");
+        };
+        commit("biz_1", 1);
+        commit("biz_2", 2);
+        commit("biz_3", 3);
+        let kept = |of: &[&str]| {
+            let ids =
+                of.iter().flat_map(|of| ["dead", "sent", "waiting"].map(|state| format!("{state} {of}")));
+            let mut ids: Vec<_> = ids.collect();
+            ids.sort();
+            ids
+        };
+        let there = || database.lines("SELECT message_id FROM messages ORDER BY message_id");
+        assert_eq!(there(), kept(&["biz_1", "biz_2", "biz_3"]));
+        define(&mut store, 2, vec![Definition::BusinessDeleted { business_id: "biz_2".into() }]);
+        assert_eq!(there(), kept(&["biz_1", "biz_3"]));
+        outbox.drop_of("biz_3").expect("written");
+        outbox.drop_of("nobody").expect("passed over");
+        assert_eq!(there(), kept(&["biz_1"]));
+    });
+}
+
+#[test]
 fn what_is_due_comes_oldest_first_and_not_before_its_time() {
     on_every_store(|database| {
         let (mut store, mut outbox) = opened(database);
         assert_eq!(outbox.next_at(), Ok(None));
-        assert_eq!(outbox.due(at(1_000_000), 10), Ok(Vec::new()));
+        assert_eq!(looked(&mut *outbox, 1_000_000, None, 10, 10), DueMessages::default());
         // More than one statement brings; three of a time.
         let many: Vec<_> =
             (0..2_500).map(|n| message(&format!("{:04}", n * 7 % 2_500), 1, 100 + n / 3)).collect();
@@ -137,10 +188,46 @@ fn what_is_due_comes_oldest_first_and_not_before_its_time() {
         let mut expected = many.clone();
         expected.sort_by(|one, other| (one.next_at, &one.id).cmp(&(other.next_at, &other.id)));
         assert_eq!(ids(&due(&mut *outbox, 101)), ids(&expected[..6]));
-        assert_eq!(ids(&outbox.due(at(101), 4).expect("readable")), ids(&expected[..4]));
-        assert_eq!(outbox.due(at(5_000), usize::MAX), Ok(expected));
-        assert_eq!(outbox.due(at(5_000), 0), Ok(Vec::new()));
+        assert_eq!(due(&mut *outbox, 5_000), expected);
+        assert_eq!(looked(&mut *outbox, 5_000, None, 0, 9), DueMessages::default());
+        // Stretch by stretch it is the same.
+        let (mut after, mut all) = (None, Vec::new());
+        loop {
+            let due = looked(&mut *outbox, 5_000, after.as_ref(), 600, usize::MAX);
+            all.extend(due.messages);
+            after = due.end;
+            if after.is_none() {
+                break;
+            }
+            assert_eq!(after.as_ref(), all.last().map(place).as_ref());
+        }
+        assert_eq!(ids(&all), ids(&expected));
         assert_eq!(outbox.counts(), Ok((2_500, 0)));
+    });
+}
+
+#[test]
+fn a_business_with_many_messages_due_takes_a_few_places_and_hides_no_other_for_long() {
+    on_every_store(|database| {
+        let (mut store, mut outbox) = opened(database);
+        let of = |business_id: &str, id: String, next: Epoch| Message {
+            business_id: business_id.into(),
+            ..message(&id, 1, next)
+        };
+        let first = PASSED_MAX as u64 - 1;
+        let mut all: Vec<_> = (0..2 * first).map(|n| of("loud", format!("{n:05}"), n)).collect();
+        all.push(of("quiet", "within".into(), 100));
+        all.push(of("quiet", "behind".into(), first + 50));
+        store.commit_messages(1, &all).expect("committed");
+        let due = looked(&mut *outbox, 100_000, None, PASSED_MAX, 3);
+        assert_eq!(ids(&due.messages), ["00000", "00001", "00002", "within"]);
+        let end = due.end.expect("there are more");
+        assert_eq!(end.id, format!("{:05}", first - 1), "as far as that, passed ones included");
+        let due = looked(&mut *outbox, 100_000, Some(&end), PASSED_MAX, 1);
+        assert_eq!(ids(&due.messages), [format!("{first:05}").as_str(), "behind"]);
+        let end = due.end.expect("it has passed as many as it may");
+        assert_eq!(end.id, format!("{:05}", 2 * first - 1));
+        assert_eq!(looked(&mut *outbox, 100_000, Some(&end), PASSED_MAX, 1), DueMessages::default());
     });
 }
 
@@ -181,7 +268,8 @@ fn a_failed_one_waits_then_dies_and_is_tried_again_when_asked_for() {
         assert_eq!(outbox.retry("a", at(20)), Ok(true));
         assert_eq!(outbox.retry("a", at(21)), Ok(false), "it waits");
         assert_eq!(outbox.retry("nobody", at(21)), Ok(false));
-        assert_eq!(due(&mut *outbox, 20), [Message { next_at: at(20), ..all[0].clone() }]);
+        let anew = Message { created_at: at(20), next_at: at(20), ..all[0].clone() };
+        assert_eq!(due(&mut *outbox, 20), [anew]);
         outbox.sent("c").expect("it arrived, whatever was thought");
         assert_eq!(outbox.counts(), Ok((1, 1)));
     });
@@ -202,6 +290,7 @@ fn who_has_lost_the_store_changes_nothing_in_the_outbox() {
             outbox.sent("waiting"),
             outbox.failed("waiting", 1, None, "no"),
             outbox.retry("dead", at(9)).map(drop),
+            outbox.drop_of("biz_1"),
             outbox.forget_sent(at(9)),
         ];
         for refused in refused {
@@ -258,6 +347,7 @@ enum Step {
     Sent(String),
     Failed(String, u32, Option<Epoch>),
     Retry(String, Epoch),
+    Drop(&'static str),
     Forget(Epoch),
 }
 
@@ -282,8 +372,12 @@ impl Model {
             }
             Step::Retry(id, now) => {
                 if let Some((message, state @ State::Dead(_))) = self.kept.get_mut(id) {
-                    (message.attempts, message.next_at, *state) = (0, at(*now), State::Waiting);
+                    (message.attempts, *state) = (0, State::Waiting);
+                    (message.created_at, message.next_at) = (at(*now), at(*now));
                 }
+            }
+            Step::Drop(business_id) => {
+                self.kept.retain(|_, (message, _)| message.business_id != *business_id)
             }
             Step::Forget(before) => {
                 self.kept
@@ -300,6 +394,19 @@ impl Model {
             .collect();
         due.sort_by_key(|message| (message.next_at, message.id.clone()));
         due
+    }
+
+    fn look(&self, look: &Look<'_>) -> DueMessages {
+        let due = self.due(1_000).into_iter().filter(|it| look.after.is_none_or(|after| place(it) > *after));
+        let passed: Vec<_> = due.filter(|it| it.next_at <= look.now).take(look.passed_max).collect();
+        let end = passed.last().filter(|_| passed.len() == look.passed_max).map(place);
+        let mut of_business: BTreeMap<String, usize> = BTreeMap::new();
+        let mut is_taken = |message: &Message| {
+            let count = of_business.entry(message.business_id.clone()).or_default();
+            *count += 1;
+            *count <= look.of_business_max
+        };
+        DueMessages { end, messages: passed.iter().filter(|it| is_taken(it)).cloned().collect() }
     }
 
     fn dead(&self) -> Vec<DeadMessage> {
@@ -323,6 +430,7 @@ fn take(store: &mut AnyStore, outbox: &mut dyn Outbox, step: &Step) -> Result<()
         Step::Sent(id) => outbox.sent(id),
         Step::Failed(id, attempts, next) => outbox.failed(id, *attempts, next.map(at), &attempts.to_string()),
         Step::Retry(id, now) => outbox.retry(id, at(*now)).map(drop),
+        Step::Drop(business_id) => outbox.drop_of(business_id),
         Step::Forget(before) => outbox.forget_sent(at(*before)),
     }
 }
@@ -332,7 +440,10 @@ fn step() -> impl Strategy<Value = Step> {
     let id = || sample::select(vec!["a", "B", "c", "D", "_e", "-f"]).prop_map(str::to_owned);
     let messages = proptest::collection::vec((id(), 0u64..20, 0u64..20), 0..4);
     let committed = (0u64..20, messages).prop_map(|(upper, messages)| {
-        let messages = messages.iter().map(|(id, epoch, next)| message(id, *epoch, *next));
+        let messages = messages.iter().map(|(id, epoch, next)| {
+            let business_id = if id.contains(char::is_uppercase) { "biz_2" } else { "biz_1" };
+            Message { business_id: business_id.into(), ..message(id, *epoch, *next) }
+        });
         Step::Commit(upper.saturating_sub(5), messages.collect())
     });
     prop_oneof![
@@ -340,6 +451,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => id().prop_map(Step::Sent),
         3 => (id(), 0u32..9, option::of(0u64..20)).prop_map(|(id, attempts, next)| Step::Failed(id, attempts, next)),
         2 => (id(), 0u64..20).prop_map(|(id, now)| Step::Retry(id, now)),
+        1 => sample::select(vec!["biz_1", "biz_2"]).prop_map(Step::Drop),
         1 => (0u64..20).prop_map(Step::Forget),
     ]
 }
@@ -360,8 +472,14 @@ proptest! {
                 let (waiting, dead) = (model.due(1_000), model.dead());
                 prop_assert_eq!(outbox.counts(), Ok((waiting.len() as u64, dead.len() as u64)));
                 prop_assert_eq!(outbox.next_at(), Ok(waiting.first().map(|message| message.next_at)));
-                prop_assert_eq!(due(&mut *outbox, 1_000), waiting);
+                prop_assert_eq!(outbox.oldest(), Ok(waiting.iter().map(|message| message.created_at).min()));
                 prop_assert_eq!(due(&mut *outbox, now), model.due(now));
+                let after = waiting.first().map(place);
+                for (after, passed_max, of_business_max) in [(None, 4, 1), (after.as_ref(), 3, 2)] {
+                    let look = Look { now: at(now), after, passed_max, of_business_max };
+                    prop_assert_eq!(outbox.due(&look), Ok(model.look(&look)));
+                }
+                prop_assert_eq!(due(&mut *outbox, 1_000), waiting);
                 prop_assert_eq!(outbox.dead(None, 1_000), Ok(dead));
             }
             let sent = "SELECT message_id FROM messages WHERE state = 'sent' AND body = ''";

@@ -419,7 +419,8 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             LIMITS,
             "listLimits",
             "List standings",
-            "Every series with a limit: breached ones first, then by the percentage used.",
+            "Every series with a limit: breached ones first, then by the percentage used. A few such requests are worked on at \
+             once; beyond, 503.",
         )
         .answers(200, "A page.", "StandingPage")
         .refuses(&[Unprocessable]),

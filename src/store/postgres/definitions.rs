@@ -257,9 +257,17 @@ impl<'a> Left<'a> {
         }
         self.plans.delete(session, target).await?;
         let businesses: Vec<&str> = self.gone_businesses.iter().copied().collect();
-        for table in
-            ["api_keys", "stripe_keys", "webhooks", "plan_limits", "plans", "customers", "businesses"]
-        {
+        let tables = [
+            "api_keys",
+            "stripe_keys",
+            "webhooks",
+            "messages",
+            "plan_limits",
+            "plans",
+            "customers",
+            "businesses",
+        ];
+        for table in tables {
             if !businesses.is_empty() {
                 let sql = format!("DELETE FROM {{schema}}.{table} WHERE business_id = ANY($1)");
                 session.run(&target.sql(&sql), &[(&businesses, Type::TEXT_ARRAY)]).await?;

@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::connect::Target;
 use super::values::At;
 use super::{PostgresStore, Session, column};
-use crate::store::outbox::{DeadMessage, MESSAGES, Message, Outbox, kept};
+use crate::store::outbox::{DeadMessage, DueMessages, Look, MESSAGES, Message, Outbox, Place, kept};
 use crate::store::{ALL_SERIES, StoreError};
 
 /// Messages that one statement brings at most.
@@ -18,9 +18,18 @@ const PUT: &str = "
     INSERT INTO {schema}.messages
     SELECT *, 'waiting', NULL FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT (message_id) DO NOTHING";
+/// A stretch of the index of what waits, and of it the first ones of each business, and the last one of all.
 const DUE: &str = "
-    SELECT message_id, epoch, business_id, url, body, created_at, attempts, next_at FROM {schema}.messages
-    WHERE state = 'waiting' AND next_at <= $1 ORDER BY next_at, message_id LIMIT $2";
+    WITH passed AS MATERIALIZED (
+        SELECT message_id, row_number() OVER (ORDER BY next_at, message_id) AS place,
+               row_number() OVER (PARTITION BY business_id ORDER BY next_at, message_id) AS of_business
+        FROM (SELECT message_id, business_id, next_at FROM {schema}.messages
+              WHERE state = 'waiting' AND next_at <= $1
+                AND (next_at, message_id) > (coalesce($2, '-infinity'::timestamptz), $3)
+              ORDER BY next_at, message_id LIMIT $4) AS stretch)
+    SELECT message_id, epoch, business_id, url, body, created_at, attempts, next_at, place, of_business
+    FROM passed JOIN {schema}.messages USING (message_id)
+    WHERE of_business <= $5 OR place = $4 ORDER BY place";
 const NEXT: &str = "SELECT min(next_at) FROM {schema}.messages WHERE state = 'waiting'";
 const SENT: &str = "
     UPDATE {schema}.messages SET state = 'sent', body = '', next_at = NULL, last_error = NULL
@@ -33,11 +42,13 @@ const DEAD: &str = "
     FROM {schema}.messages WHERE state = 'dead' AND ($1 IS NULL OR message_id > $1)
     ORDER BY message_id LIMIT $2";
 const RETRY: &str = "
-    UPDATE {schema}.messages SET attempts = 0, next_at = $2, state = 'waiting', last_error = NULL
+    UPDATE {schema}.messages SET attempts = 0, created_at = $2, next_at = $2, state = 'waiting', last_error = NULL
     WHERE message_id = $1 AND state = 'dead'";
 const COUNTS: &str = "
     SELECT (SELECT count(*) FROM {schema}.messages WHERE state = 'waiting'),
            (SELECT count(*) FROM {schema}.messages WHERE state = 'dead')";
+const OLDEST: &str = "SELECT min(created_at) FROM {schema}.messages WHERE state = 'waiting'";
+const DROP: &str = "DELETE FROM {schema}.messages WHERE business_id = $1";
 const FORGET: &str = "DELETE FROM {schema}.messages WHERE state = 'sent' AND created_at < $1";
 
 type Values<'a> = [(&'a (dyn ToSql + Sync), Type)];
@@ -98,6 +109,13 @@ impl PostgresOutbox {
         self.store()?.with(async |target, session, _| session.query(&target.sql(sql), values).await)
     }
 
+    /// The one moment that a statement asks for.
+    fn moment(&mut self, sql: &str) -> Result<Option<Micros>, StoreError> {
+        let rows = self.read(sql, &[])?;
+        let moment = rows.first().map_or(Ok(None), |row| column::<Option<At>>(row, 0))?;
+        Ok(moment.map(|At(moment)| moment))
+    }
+
     /// Runs one statement in a transaction behind the fence; how many rows it changed.
     fn write(&mut self, sql: &str, values: &Values<'_>) -> Result<u64, StoreError> {
         self.store()?.with(async |target, session, fence| {
@@ -110,15 +128,33 @@ impl PostgresOutbox {
 }
 
 impl Outbox for PostgresOutbox {
-    fn due(&mut self, now: Micros, limit: usize) -> Result<Vec<Message>, StoreError> {
-        let rows = self.read(DUE, &[(&At(now), Type::TIMESTAMPTZ), (&rows_max(limit), Type::INT8)])?;
-        rows.iter().map(message).collect()
+    fn due(&mut self, look: &Look<'_>) -> Result<DueMessages, StoreError> {
+        let (passed_max, of_business_max) = (rows_max(look.passed_max), rows_max(look.of_business_max));
+        let rows = self.read(
+            DUE,
+            &[
+                (&At(look.now), Type::TIMESTAMPTZ),
+                (&look.after.map(|after| At(after.next_at)), Type::TIMESTAMPTZ),
+                (&look.after.map_or("", |after| after.id.as_str()), Type::TEXT),
+                (&passed_max, Type::INT8),
+                (&of_business_max, Type::INT8),
+            ],
+        )?;
+        let mut due = DueMessages::default();
+        for row in &rows {
+            let message = message(row)?;
+            if column::<i64>(row, 8)? == passed_max {
+                due.end = Some(Place { next_at: message.next_at, id: message.id.clone() });
+            }
+            if column::<i64>(row, 9)? <= of_business_max {
+                due.messages.push(message);
+            }
+        }
+        Ok(due)
     }
 
     fn next_at(&mut self) -> Result<Option<Micros>, StoreError> {
-        let rows = self.read(NEXT, &[])?;
-        let first = rows.first().map_or(Ok(None), |row| column::<Option<At>>(row, 0))?;
-        Ok(first.map(|At(first)| first))
+        self.moment(NEXT)
     }
 
     fn sent(&mut self, id: &str) -> Result<(), StoreError> {
@@ -159,6 +195,14 @@ impl Outbox for PostgresOutbox {
         let count =
             |index| rows.first().map_or(Ok(0), |row| column::<i64>(row, index)).map(i64::cast_unsigned);
         Ok((count(0)?, count(1)?))
+    }
+
+    fn oldest(&mut self) -> Result<Option<Micros>, StoreError> {
+        self.moment(OLDEST)
+    }
+
+    fn drop_of(&mut self, business_id: &str) -> Result<(), StoreError> {
+        self.write(DROP, &[(&business_id, Type::TEXT)]).map(drop)
     }
 
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError> {

@@ -54,6 +54,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             run("DELETE FROM api_keys WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM stripe_keys WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM webhooks WHERE business_id = ?1", params![business_id])?;
+            run("DELETE FROM messages WHERE business_id = ?1", params![business_id])?;
             plans::end_business(&run, business_id)?;
             run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])

@@ -3,11 +3,23 @@
 use dataflows::types::{Epoch, Micros};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::super::outbox::{DeadMessage, MESSAGES, Message, Outbox, kept};
+use super::super::outbox::{DeadMessage, DueMessages, Look, MESSAGES, Message, Outbox, Place, kept};
 use super::super::text::time;
 use super::super::{ALL_SERIES, StoreError};
 use super::history::time_at;
 use super::{Journal, SqliteStore, epoch, progress_of, put_progress, refused, unsettled};
+
+/// A stretch of the index of what waits, and of it the first ones of each business, and the last one of all.
+const DUE: &str = "
+    WITH passed AS MATERIALIZED (
+        SELECT message_id, row_number() OVER (ORDER BY next_at, message_id) AS place,
+               row_number() OVER (PARTITION BY business_id ORDER BY next_at, message_id) AS of_business
+        FROM (SELECT message_id, business_id, next_at FROM messages
+              WHERE state = 'waiting' AND next_at <= ?1 AND (next_at, message_id) > (?2, ?3)
+              ORDER BY next_at, message_id LIMIT ?4))
+    SELECT message_id, epoch, business_id, url, body, created_at, attempts, next_at, place, of_business
+    FROM passed JOIN messages USING (message_id)
+    WHERE of_business <= ?5 OR place = ?4 ORDER BY place";
 
 /// Brings the messages of epochs that are not in whole, and the progress of the class.
 pub(super) fn put(transaction: &Transaction<'_>, upper: Epoch, messages: &[Message]) -> rusqlite::Result<()> {
@@ -75,15 +87,25 @@ pub(super) fn fenced<T>(
 }
 
 impl Outbox for SqliteOutbox {
-    fn due(&mut self, now: Micros, limit: usize) -> Result<Vec<Message>, StoreError> {
+    fn due(&mut self, look: &Look<'_>) -> Result<DueMessages, StoreError> {
+        let after = look.after.map(|after| time(after.next_at));
+        let after = (after.as_deref().unwrap_or_default(), look.after.map_or("", |after| after.id.as_str()));
+        let (passed_max, of_business_max) = (rows_max(look.passed_max), rows_max(look.of_business_max));
         self.read(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT message_id, epoch, business_id, url, body, created_at, attempts, next_at FROM messages
-                     WHERE state = 'waiting' AND next_at <= ?1 ORDER BY next_at, message_id LIMIT ?2",
-                )?
-                .query_map(params![time(now), rows_max(limit)], message)?
-                .collect()
+            let mut select = connection.prepare_cached(DUE)?;
+            let mut rows =
+                select.query(params![time(look.now), after.0, after.1, passed_max, of_business_max])?;
+            let mut due = DueMessages::default();
+            while let Some(row) = rows.next()? {
+                let message = message(row)?;
+                if row.get::<_, i64>(8)? == passed_max {
+                    due.end = Some(Place { next_at: message.next_at, id: message.id.clone() });
+                }
+                if row.get::<_, i64>(9)? <= of_business_max {
+                    due.messages.push(message);
+                }
+            }
+            Ok(due)
         })
     }
 
@@ -140,7 +162,7 @@ impl Outbox for SqliteOutbox {
 
     fn retry(&mut self, id: &str, now: Micros) -> Result<bool, StoreError> {
         self.write(
-            "UPDATE messages SET attempts = 0, next_at = ?2, state = 'waiting', last_error = NULL
+            "UPDATE messages SET attempts = 0, created_at = ?2, next_at = ?2, state = 'waiting', last_error = NULL
              WHERE message_id = ?1 AND state = 'dead'",
             params![id, time(now)],
         )
@@ -158,6 +180,21 @@ impl Outbox for SqliteOutbox {
                     Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
                 })
         })
+    }
+
+    fn oldest(&mut self) -> Result<Option<Micros>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT created_at FROM messages WHERE state = 'waiting' ORDER BY created_at LIMIT 1",
+                )?
+                .query_row([], |row| time_at(row, 0))
+                .optional()
+        })
+    }
+
+    fn drop_of(&mut self, business_id: &str) -> Result<(), StoreError> {
+        self.write("DELETE FROM messages WHERE business_id = ?1", [business_id]).map(drop)
     }
 
     fn forget_sent(&mut self, before: Micros) -> Result<(), StoreError> {
