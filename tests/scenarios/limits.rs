@@ -135,6 +135,38 @@ fn a_refusal_says_what_would_help() {
     client.put(&path("ever"), &body).refused(429, "plan_limit_exceeded");
 }
 
+/// How many bytes were journaled, as the service tells it.
+fn written(client: &Client) -> String {
+    let exposition = client.get("/metrics").body();
+    let line = exposition.lines().find(|line| line.starts_with("tracktags_journal_written_bytes_total"));
+    line.expect("it is measured").to_owned()
+}
+
+#[test]
+fn a_limit_lowered_below_what_was_far_from_it_refuses_at_once_and_then_without_the_journal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = start(&folder);
+    let client = Client::new(&server.base());
+    create(&client, "far", r#", "metadata": {"integrations": {"supabase": {"enabled": false}}}"#);
+    let limit = |value: u32| {
+        client.call("PATCH", &path("far"), &[], &format!(r#"{{"limit_value": {value}}}"#)).body();
+    };
+    let one = || is_admitted(client.put(&path("far"), r#"{"value": 1}"#));
+    limit(1_000_000);
+    assert!(one() && one());
+    limit(2);
+    sleep(Duration::from_millis(2_500));
+    let before = written(&client);
+    assert!(!one());
+    let decided = written(&client);
+    assert_ne!(decided, before, "far from the limit nobody is asked");
+    assert!(!one() && !one());
+    assert_eq!(written(&client), decided);
+    limit(3);
+    assert!(one() && !one());
+    assert_eq!(value(&client, "far"), units(3));
+}
+
 #[test]
 fn refused_updates_do_not_grow_the_journal() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -142,14 +174,9 @@ fn refused_updates_do_not_grow_the_journal() {
     let client = Client::new(&server.base());
     create(&client, "full", r#", "metadata": {"integrations": {"supabase": {"enabled": false}}}"#);
     client.put(&path("full"), r#"{"value": 1000, "id": "a"}"#).body();
-    let written = || {
-        let exposition = client.get("/metrics").body();
-        let line = exposition.lines().find(|line| line.starts_with("tracktags_journal_written_bytes_total"));
-        line.expect("it is measured").to_owned()
-    };
     // What the creation has left for the next time entry is written before.
     sleep(Duration::from_millis(2_500));
-    let before = written();
+    let before = written(&client);
     std::thread::scope(|scope| {
         for connection in 0..8 {
             let base = server.base();
@@ -162,7 +189,7 @@ fn refused_updates_do_not_grow_the_journal() {
             });
         }
     });
-    assert_eq!(written(), before);
+    assert_eq!(written(&client), before);
     assert!(api::flag(&client.put(&path("full"), r#"{"value": 1000, "id": "a"}"#).body(), "duplicate"));
 }
 
