@@ -7,8 +7,10 @@
 //! The owner of a series with a `block` limit is asked before the journal whether it would refuse the update as things
 //! stand. A refusal changes nothing, so that answer is as good as one behind the journal, and clients that go on sending
 //! past their limit write nothing. Whatever is not refused there is decided in meter alone, where it may be refused yet.
+//! Far below the limit nobody asks (`headroom`).
 //! What this room does not do: parse bodies (`parse`), resolve names (`control`), or keep values.
 
+mod headroom;
 mod keys;
 pub mod parse;
 mod pressure;
@@ -166,6 +168,7 @@ struct Shared {
     stamps: Arc<Stamps>,
     keys: Arc<Keys>,
     pressure: Arc<pressure::Pressure>,
+    headroom: headroom::Headroom,
 }
 
 /// Resident windows of one series: `SeriesState::windows` are whole rows, `merges` differences to stored ones.
@@ -186,7 +189,8 @@ impl Admission {
         keys: Arc<Keys>,
     ) -> Self {
         let pressure = pressure::Pressure::new(options.bounds);
-        Admission(Arc::new(Shared { options, journal, queries, stamps, keys, pressure }))
+        let headroom = headroom::Headroom::new();
+        Admission(Arc::new(Shared { options, journal, queries, stamps, keys, pressure, headroom }))
     }
 
     /// Takes room for a request whose body is at most so large; asked before the body is read.
@@ -253,7 +257,8 @@ impl Admission {
 
     async fn record(&self, request: &UpdateRequest, keyed: Option<Keyed>) -> Result<Updated, AdmissionError> {
         let id = request.event_id(keyed);
-        if request.blocks {
+        let is_of_now = request.event_at.is_none();
+        if request.blocks && !(is_of_now && self.0.headroom.is_wide(request.handle.series, request.amount)) {
             let (handle, now) = (&request.handle, self.now());
             let update = (request.event_at.unwrap_or(now), request.amount);
             if let Some(refused) = self.0.queries.refuse(handle, update, id, now).await? {
@@ -283,6 +288,9 @@ impl Admission {
 
     /// The answer to a decision.
     fn decided(&self, request: &UpdateRequest, decision: Decision) -> Result<Updated, AdmissionError> {
+        if request.blocks {
+            self.0.headroom.note(request.handle.series, &decision);
+        }
         match (decision.outcome, decision.refusal) {
             (Outcome::Admitted, _) => Ok(Updated { decision, is_duplicate: false }),
             (Outcome::Duplicate, _) => Ok(Updated { decision, is_duplicate: true }),

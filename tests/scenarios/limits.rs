@@ -166,6 +166,47 @@ fn whatever_is_refused_for_a_limit_tells_the_quota() {
     }
 }
 
+/// How many bytes were journaled, as the service tells it.
+fn written(client: &Client) -> String {
+    let exposition = client.get("/metrics").body();
+    let line = exposition.lines().find(|line| line.starts_with("tracktags_journal_written_bytes_total"));
+    line.expect("it is measured").to_owned()
+}
+
+/// The same, once what came before has left nothing for a next time entry.
+fn quiet(client: &Client) -> String {
+    let is_quiet = || {
+        let before = written(client);
+        sleep(QUIET);
+        if written(client) == before { Ok(before) } else { Err(()) }
+    };
+    until(SETTLE_LIMIT, is_quiet).expect("nothing is due any more")
+}
+
+#[test]
+fn a_limit_lowered_below_what_was_far_from_it_refuses_at_once_and_then_without_the_journal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = start(&folder);
+    let client = Client::new(&server.base());
+    create(&client, "far", r#", "metadata": {"integrations": {"supabase": {"enabled": false}}}"#);
+    let limit = |value: u32| {
+        client.call("PATCH", &path("far"), &[], &format!(r#"{{"limit_value": {value}}}"#)).body();
+    };
+    let one = || is_admitted(client.put(&path("far"), r#"{"value": 1}"#));
+    limit(1_000_000);
+    assert!(one() && one());
+    limit(2);
+    let before = quiet(&client);
+    assert!(!one());
+    let decided = written(&client);
+    assert_ne!(decided, before, "far from the limit nobody is asked");
+    assert!(!one() && !one());
+    assert_eq!(written(&client), decided);
+    limit(3);
+    assert!(one() && !one());
+    assert_eq!(value(&client, "far"), units(3));
+}
+
 #[test]
 fn refused_updates_do_not_grow_the_journal() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -181,18 +222,7 @@ fn refused_updates_do_not_grow_the_journal() {
 /// for them. All are refused, and the journal does not grow by a byte.
 pub fn are_not_journaled(server: &Server, series: &str) {
     let client = Client::new(&server.base());
-    let written = || {
-        let exposition = client.get("/metrics").body();
-        let line = exposition.lines().find(|line| line.starts_with("tracktags_journal_written_bytes_total"));
-        line.expect("it is measured").to_owned()
-    };
-    // What came before has left something for the next time entry.
-    let is_quiet = || {
-        let before = written();
-        sleep(QUIET);
-        if written() == before { Ok(before) } else { Err(()) }
-    };
-    let before = until(SETTLE_LIMIT, is_quiet).expect("nothing is due any more");
+    let before = quiet(&client);
     std::thread::scope(|scope| {
         for connection in 0..8 {
             let client = Client::new(&server.base());
@@ -204,7 +234,7 @@ pub fn are_not_journaled(server: &Server, series: &str) {
             });
         }
     });
-    assert_eq!(written(), before);
+    assert_eq!(written(&client), before);
 }
 
 /// A client that sends random amounts under keys, refunds among them, and knows which were admitted.
