@@ -204,7 +204,7 @@ fn a_limit_lowered_below_what_was_far_from_it_refuses_at_once_and_then_without_t
     assert_eq!(written(&client), decided);
     limit(3);
     assert!(one() && !one());
-    assert_eq!(value(&client, "far"), units(3));
+    assert_eq!(value(&client, &path("far")), units(3));
 }
 
 #[test]
