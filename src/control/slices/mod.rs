@@ -127,7 +127,7 @@ impl Slices {
     }
 
     /// The live period of a series may have ended: whoever cuts slices looks at it soon.
-    pub fn note_ended(&mut self, series: SeriesId) {
+    pub(super) fn note_ended(&mut self, series: SeriesId) {
         if self.exported.contains(&series) {
             self.ended.insert(series);
         }
@@ -252,8 +252,13 @@ impl Slices {
     }
 
     /// Series whose live period may have ended since the last call.
-    pub fn take_ended(&mut self) -> BTreeSet<SeriesId> {
+    pub(super) fn take_ended(&mut self) -> BTreeSet<SeriesId> {
         std::mem::take(&mut self.ended)
+    }
+
+    /// Whether there are any.
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// Slices in the order in which they were cut, from a place on, that are not final; at most `limit`. And the place to go
