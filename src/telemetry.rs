@@ -26,6 +26,12 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+/// Labels of slices.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// Everything that is shown.
@@ -49,6 +55,7 @@ struct Gauges {
     windows: Gauge,
     ids: Gauge,
     resident_bytes: Gauge,
+    slices: Family<StateLabels, Gauge>,
 }
 
 /// Figures that are read off when they are shown.
@@ -67,6 +74,8 @@ pub struct Reading {
     pub transactions: u64,
     /// Live series, resident windows, remembered ids, bytes held by them.
     pub resident: [u64; 4],
+    /// Slices of usage that wait, are unknown among those, are dead, and have arrived.
+    pub slices: [u64; 4],
 }
 
 fn request_seconds() -> Histogram {
@@ -96,7 +105,9 @@ impl Default for Telemetry {
             windows,
             ids,
             resident_bytes,
+            slices,
         } = &gauges;
+        registry.register("billing_slices", "Slices of billed usage, by state", slices.clone());
         registry.register(
             "sink_lag_seconds",
             "Age of the oldest batch not in the store",
@@ -149,6 +160,9 @@ impl Telemetry {
             (&self.gauges.resident_bytes, resident_bytes),
         ] {
             gauge.set(figure as i64);
+        }
+        for (state, count) in ["waiting", "unknown", "dead", "sent"].into_iter().zip(reading.slices) {
+            self.gauges.slices.get_or_create(&StateLabels { state }).set(count as i64);
         }
         let mut exposition = String::new();
         text::encode(&mut exposition, &self.registry).expect("writing to a string cannot fail");

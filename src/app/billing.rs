@@ -37,7 +37,8 @@ impl Found {
             let Ok(usage) = runtime.block_on(usage_of(&queries, &handles)) else { break };
             let registry = registry.read().unwrap_or_else(PoisonError::into_inner);
             found.extend(usage.into_iter().filter(|usage| {
-                let updates = |start| registry.slices().period(usage.series, start).map_or(0, |it| it.updates);
+                let updates =
+                    |start| registry.slices().period(usage.series, start).map_or(0, |it| it.updates);
                 usage.periods.iter().any(|period| period.tally.count != updates(period.start))
             }));
             if ids.len() < PAGE {
@@ -104,7 +105,8 @@ fn handles(registry: &Registry, ids: impl IntoIterator<Item = SeriesId>) -> Vec<
 async fn usage_of(queries: &Queries, handles: &[SeriesHandle]) -> Result<Vec<SeriesUsage>, NotNow> {
     let periods = queries.periods(handles).await.map_err(|_| NotNow)?;
     let read = handles.iter().zip(periods);
-    let read = read.filter_map(|(handle, periods)| Some(SeriesUsage { series: handle.series, periods: periods? }));
+    let read =
+        read.filter_map(|(handle, periods)| Some(SeriesUsage { series: handle.series, periods: periods? }));
     Ok(read.collect())
 }
 
@@ -170,9 +172,11 @@ impl Books for Ledger {
 
     fn waiting(&self, from: u64, limit: usize) -> (Vec<Waiting>, u64) {
         let (kept, next) = self.registry().slices().waiting(from, limit);
-        let waiting = kept
-            .into_iter()
-            .map(|kept| Waiting { slice: kept.slice, state: kept.state, sent_at: kept.sent_at });
+        let waiting = kept.into_iter().map(|kept| Waiting {
+            slice: kept.slice,
+            state: kept.state,
+            sent_at: kept.sent_at,
+        });
         (waiting.collect(), next)
     }
 
@@ -189,7 +193,8 @@ impl Books for Ledger {
         let unusable = |why: String| NoAccount::Unusable(why);
         let key = key.ok_or_else(|| unusable("the business has no credentials for Stripe".to_owned()))?;
         let owner = Owner { business_id, purpose: Purpose::StripeSecretKey, name: &key.key_name };
-        let secret_key = self.vault.open(&owner, &key.secret_key).map_err(|error| unusable(error.to_string()))?;
+        let secret_key =
+            self.vault.open(&owner, &key.secret_key).map_err(|error| unusable(error.to_string()))?;
         Ok(Account { business_id: business_id.to_owned(), secret_key })
     }
 

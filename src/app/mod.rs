@@ -275,6 +275,10 @@ impl Service {
             outbound: self.outbound.clone(),
             history: self.history.clone(),
             undelivered: self.undelivered.clone(),
+            remark: {
+                let remarks = self.remarks.clone();
+                Box::new(move |business_id, price_id| remarks.of(business_id, price_id))
+            },
             bounds: crate::admission::parse::series::Bounds {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
             },

@@ -64,11 +64,16 @@ impl Signals {
     fn reasons(&self) -> Vec<String> {
         let is_unreadable = |rooms: &Rooms| rooms.control.unreadable_secrets(&rooms.vault) > 0;
         let secrets = self.rooms.get().is_some_and(is_unreadable).then(|| "secrets_unreadable".to_owned());
-        self.health.reason().into_iter().chain(secrets).collect()
+        let dead = self.rooms.get().is_some_and(|rooms| rooms.control.registry().slices().counts().dead > 0);
+        let slices = dead.then(|| "billing_slices_dead".to_owned());
+        self.health.reason().into_iter().chain(secrets).chain(slices).collect()
     }
 
     fn reading(&self) -> Reading {
-        let Some(Rooms { shared, journal, .. }) = self.rooms.get() else { return Reading::default() };
+        let Some(Rooms { shared, journal, control, .. }) = self.rooms.get() else {
+            return Reading::default();
+        };
+        let slices = control.registry().slices().counts();
         let counters = &shared.counters;
         let EngineCounters { admitted, duplicates, gone, late, refused, too_late, .. } = counters;
         let updates = [admitted, duplicates, gone, late, refused, too_late];
@@ -81,6 +86,7 @@ impl Signals {
             rows: self.health.rows(),
             transactions: self.health.transactions(),
             resident: [sum(0), sum(1), sum(2), sum(3)],
+            slices: [slices.waiting, slices.unknown, slices.dead, slices.acked],
         }
     }
 }

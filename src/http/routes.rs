@@ -61,6 +61,7 @@ pub enum Endpoint {
     CustomerPut,
     CustomerRead,
     CustomerDelete,
+    BillingRead,
     BillingReset,
     AuditList,
     AuditListOwn,
@@ -144,7 +145,7 @@ const MESSAGE_RETRY: &str = "/admin/v1/webhooks/retry/{event_id}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 50] = [
+pub static ROUTES: [Route; 51] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -261,6 +262,7 @@ pub static ROUTES: [Route; 50] = [
         query: &[],
         json: false,
     },
+    own(Method::GET, "/api/v1/billing/{customer_id}", Endpoint::BillingRead, READS, PAGE, false),
     admin(Method::POST, BILLING_RESET, Endpoint::BillingReset, false),
     Route {
         method: Method::GET,

@@ -91,12 +91,25 @@ pub enum Unbilled {
 }
 
 /// Whom and what a series is billed as.
-struct Terms {
+pub(super) struct Terms {
     stripe_customer_id: String,
     price_id: String,
     scale: Amount,
     /// With `export: overage`, what is free.
     free: Option<Amount>,
+}
+
+impl Terms {
+    /// What is known of a series of which nothing is billed.
+    pub(super) fn unknown(handle: &SeriesHandle) -> Terms {
+        let stripe = handle.record.spec.stripe.as_ref();
+        Terms {
+            stripe_customer_id: String::new(),
+            price_id: String::new(),
+            scale: stripe.and_then(|stripe| stripe.scale).unwrap_or(Amount::from_units(1)),
+            free: stripe.and_then(|stripe| stripe.overage_threshold),
+        }
+    }
 }
 
 impl Registry {
@@ -110,7 +123,7 @@ impl Registry {
         self.terms(handle).err()
     }
 
-    fn terms(&self, handle: &SeriesHandle) -> Result<Terms, Unbilled> {
+    pub(super) fn terms(&self, handle: &SeriesHandle) -> Result<Terms, Unbilled> {
         let (key, spec) = (&handle.record.key, &handle.record.spec);
         let customer = key.customer_id.as_deref().and_then(|id| self.customer(&key.business_id, id));
         let stripe_customer_id = customer
@@ -143,8 +156,8 @@ pub(in crate::control) fn cut(registry: &Registry, request: &CutRequest, now: Mi
             continue;
         }
         let Ok(terms) = registry.terms(handle) else { continue };
-        let mut cutting = Cutting { registry, handle, terms, request, now, periods: BTreeMap::new() };
-        cutting.look(&usage.periods, &mut slices);
+        let mut cutting = Cutting::new(registry, handle, terms, now);
+        cutting.look(&usage.periods, request, &mut slices);
         let known = |period: &BilledPeriod| registry.slices().period(usage.series, period.start);
         let changed = cutting.periods.into_values().filter(|period| {
             // A look that decides nothing is not worth an entry: the next one sees the same.
@@ -161,17 +174,20 @@ pub(in crate::control) fn cut(registry: &Registry, request: &CutRequest, now: Mi
 }
 
 /// One series under the knife.
-struct Cutting<'a> {
+pub(super) struct Cutting<'a> {
     registry: &'a Registry,
     handle: &'a SeriesHandle,
     terms: Terms,
-    request: &'a CutRequest,
     now: Micros,
     periods: BTreeMap<Option<Micros>, BilledPeriod>,
 }
 
-impl Cutting<'_> {
-    fn look(&mut self, usage: &[PeriodUsage], slices: &mut Vec<Slice>) {
+impl<'a> Cutting<'a> {
+    pub(super) fn new(registry: &'a Registry, handle: &'a SeriesHandle, terms: Terms, now: Micros) -> Self {
+        Cutting { registry, handle, terms, now, periods: BTreeMap::new() }
+    }
+
+    fn look(&mut self, usage: &[PeriodUsage], request: &CutRequest, slices: &mut Vec<Slice>) {
         let (registry, series, now) = (self.registry, self.handle.series, self.now);
         let is_recent = |end: Micros| end.0 > now.0 - BILLED_FOR_MICROS;
         let has_ended = |usage: &PeriodUsage| usage.end.is_some_and(|end| end <= now);
@@ -186,18 +202,18 @@ impl Cutting<'_> {
         self.keep_cleaned();
         let newest = usage.last().filter(|newest| !is_final(newest)).map(|newest| newest.start);
         for &usage in &usage {
-            match newest.filter(|_| self.request.late == Late::NextPeriod) {
+            match newest.filter(|_| request.late == Late::NextPeriod) {
                 Some(newest) if is_final(usage) => self.carry(usage.start, newest),
                 _ => {}
             }
         }
         for &usage in usage.iter().filter(|usage| !is_final(usage)) {
-            self.cut(usage, has_ended(usage), slices);
+            self.cut(usage, has_ended(usage), request.identify, slices);
         }
     }
 
     /// The period with what was used by now.
-    fn looked_at(&self, usage: &PeriodUsage, has_ended: bool) -> BilledPeriod {
+    pub(super) fn looked_at(&self, usage: &PeriodUsage, has_ended: bool) -> BilledPeriod {
         let spec = &self.handle.record.spec;
         let known = self.registry.slices().period(self.handle.series, usage.start).cloned();
         let mut period = known.unwrap_or_else(|| BilledPeriod {
@@ -260,7 +276,7 @@ impl Cutting<'_> {
         }
     }
 
-    fn cut(&mut self, usage: &PeriodUsage, has_ended: bool, slices: &mut Vec<Slice>) {
+    fn cut(&mut self, usage: &PeriodUsage, has_ended: bool, identify: Identify, slices: &mut Vec<Slice>) {
         let (registry, series, now) = (self.registry, self.handle.series, self.now);
         let waits = registry.slices().open(series, usage.start).filter(|kept| kept.state != SliceState::Dead);
         if !has_ended && waits.count() >= WAITING_MAX {
@@ -278,13 +294,7 @@ impl Cutting<'_> {
             period.next_number += 1;
             let (business_id, metric_name) = (record.key.business_id.clone(), record.key.metric_name.clone());
             slices.push(Slice {
-                identifier: (self.request.identify)(
-                    &business_id,
-                    customer_id,
-                    &metric_name,
-                    begins_at,
-                    number,
-                ),
+                identifier: identify(&business_id, customer_id, &metric_name, begins_at, number),
                 series,
                 business_id,
                 customer_id: customer_id.to_owned(),

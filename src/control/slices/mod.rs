@@ -17,6 +17,7 @@
 
 mod cut;
 mod share;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use dataflows::types::{
 pub(super) use cut::cut;
 pub use cut::{CutRequest, Late, PeriodUsage, SeriesUsage, Unbilled};
 pub use share::QUANTITY_MAX;
+pub use view::{PeriodView, SeriesView};
 
 /// Slices that have arrived and are remembered: reports of errors come within hours.
 const ACKED_KEPT: usize = 100_000;

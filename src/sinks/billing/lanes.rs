@@ -156,7 +156,8 @@ impl Lanes {
         account.ready = std::mem::take(&mut account.ready)
             .into_iter()
             .map(|(due, key)| {
-                let is_held = key.price_id == price_id && lanes.get(&key).is_some_and(|lane| lane.failures == 0);
+                let is_held =
+                    key.price_id == price_id && lanes.get(&key).is_some_and(|lane| lane.failures == 0);
                 (if is_held { now.min(due) } else { due }, key)
             })
             .collect();

@@ -275,7 +275,11 @@ impl Worker {
         self.tell()?;
         for (key, account, usage) in calls {
             let (inbox, lane) = (self.inbox.clone(), key);
-            self.biller.send(account, usage, Box::new(move |outcome| drop(inbox.send(Said::Sent(lane, outcome)))));
+            self.biller.send(
+                account,
+                usage,
+                Box::new(move |outcome| drop(inbox.send(Said::Sent(lane, outcome)))),
+            );
         }
         if self.cutting.is_some() {
             return Ok(Duration::ZERO);
@@ -441,7 +445,9 @@ impl Worker {
             return self.settle(key, SliceState::Acked, Some("found in what Stripe has counted".to_owned()));
         }
         if total != of_units(without) {
-            let reason = format!("Stripe counts {total} in its minute, {without} without it: whether it is in cannot be told");
+            let reason = format!(
+                "Stripe counts {total} in its minute, {without} without it: whether it is in cannot be told"
+            );
             return self.settle(key, SliceState::Dead, Some(reason));
         }
         self.untold.push(moved(&slice, SliceState::New, wall, Some("Stripe has not counted it".to_owned())));
