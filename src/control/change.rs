@@ -231,6 +231,7 @@ impl Change {
             Change::CreateSeries { key, spec } => create_series(registry, key, spec, next_series, now)?,
             Change::DescribeSeries { key, spec } => {
                 signable(registry, &key.business_id, spec.webhook_url.as_deref())?;
+                slices::billed_alone(registry, &key, &spec)?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
@@ -306,6 +307,7 @@ fn create_series(
     if registry.find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).is_some() {
         return Ok(Vec::new());
     }
+    slices::billed_alone(registry, &key, &spec)?;
     let series = *next_series;
     next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
     Ok(vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })])

@@ -123,6 +123,11 @@ pub enum ControlError {
         "a webhook_url needs the business's webhook secret: PUT /api/v1/businesses/{{business_id}}/webhook makes one"
     )]
     NoWebhookSecret,
+    /// Another metric of the customer is billed by the price.
+    #[error(
+        "another metric of the customer is billed by that price_id: two on one meter cannot be told apart"
+    )]
+    PriceTaken,
     /// What decides how updates count cannot change under updates.
     #[error("{field} cannot be changed once the series has updates")]
     Fixed {

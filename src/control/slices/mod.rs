@@ -17,16 +17,19 @@
 
 mod cut;
 mod share;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use dataflows::types::{
-    BilledPeriod, Definition, MetricType, Micros, Operation, SeriesId, SeriesRecord, Slice, SliceMove,
-    SliceState,
+    BilledPeriod, Definition, MetricType, Micros, Operation, SeriesId, SeriesKey, SeriesRecord, SeriesSpec,
+    Slice, SliceMove, SliceState,
 };
 
+use super::{ControlError, Registry, SeriesFilter};
 pub(super) use cut::cut;
 pub use cut::{CutRequest, Late, PeriodUsage, SeriesUsage, Unbilled};
 pub use share::QUANTITY_MAX;
@@ -93,8 +96,32 @@ pub struct Slices {
 
 /// Whether usage of such a series is billed, given a customer and credentials.
 pub(super) fn is_exported(record: &SeriesRecord) -> bool {
-    let spec = &record.spec;
-    record.key.customer_id.is_some()
+    is_billed(&record.key, &record.spec)
+}
+
+/// A customer's price bills one of its series.
+pub(super) fn billed_alone(
+    registry: &Registry,
+    key: &SeriesKey,
+    spec: &SeriesSpec,
+) -> Result<(), ControlError> {
+    if !is_billed(key, spec) {
+        return Ok(());
+    }
+    let price = |spec: &SeriesSpec| spec.stripe.as_ref().and_then(|stripe| stripe.price_id.clone());
+    let filter = SeriesFilter {
+        business_id: key.business_id.clone(),
+        customer_id: key.customer_id.clone(),
+        ..SeriesFilter::default()
+    };
+    let kin = registry.list(&filter, None, usize::MAX);
+    let mut others = kin.iter().map(|handle| &*handle.record).filter(|record| record.key != *key);
+    let is_taken = others.any(|record| is_exported(record) && price(&record.spec) == price(spec));
+    if is_taken { Err(ControlError::PriceTaken) } else { Ok(()) }
+}
+
+fn is_billed(key: &SeriesKey, spec: &SeriesSpec) -> bool {
+    key.customer_id.is_some()
         && spec.metric_type == MetricType::StripeBilling
         && matches!(spec.operation, Operation::Sum | Operation::Count)
         && spec.stripe.as_ref().is_some_and(|stripe| stripe.enabled && stripe.price_id.is_some())
