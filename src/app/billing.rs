@@ -1,7 +1,9 @@
 //! The export of usage, put together: what the exporter's thread asks of registry, workers and vault; and Stripe behind the
 //! guarded way out.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use dataflows::types::{Micros, SeriesId, Slice, SliceMove};
 use tokio::runtime::Runtime;
@@ -18,6 +20,8 @@ use crate::stripe::{Account, Spawned, Stripe, identifier};
 
 /// Series whose usage one epoch of definitions cuts.
 const PAGE: usize = 512;
+/// When a series whose period may have ended is looked at once more.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Usage as the journal has it, read before anything new happens: the first time entry of a start may be that behind which a
 /// period that ended long ago, or a series that was quiet for long, is forgotten.
@@ -56,6 +60,10 @@ struct Ledger {
     registry: Arc<RwLock<Registry>>,
     vault: Arc<Vault>,
     late: Late,
+    clock: Arc<dyn Clock>,
+    /// Series whose period may have ended, and when they are looked at once more: the registry hears of an end before the
+    /// worker does.
+    again: Mutex<Vec<(Duration, SeriesId)>>,
     /// Of the calls as well; taken at the end only.
     runtime: Option<Runtime>,
 }
@@ -82,6 +90,8 @@ pub(super) fn start(
         registry: registry.clone(),
         vault: vault.clone(),
         late,
+        clock: clock.clone(),
+        again: Mutex::default(),
         runtime: Some(runtime),
     };
     for page in found.0.chunks(PAGE) {
@@ -155,15 +165,22 @@ impl Books for Ledger {
     }
 
     fn cut_ended(&self) -> Result<(), NotNow> {
-        if !self.registry().slices().has_ended() {
+        let now = self.clock.monotonic();
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due: BTreeSet<SeriesId> =
+            again.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect();
+        if self.registry().slices().has_ended() {
+            let ended = self.registry.write().unwrap_or_else(PoisonError::into_inner).take_ended();
+            again.extend(ended.iter().map(|id| (now + LOOK_AGAIN, *id)));
+            due.extend(ended);
+        }
+        if due.is_empty() {
             return Ok(());
         }
-        let ended = self.registry.write().unwrap_or_else(PoisonError::into_inner).take_ended();
-        let handles = handles(&self.registry(), ended);
+        let handles = handles(&self.registry(), due);
         for (index, page) in handles.chunks(PAGE).enumerate() {
             if let Err(error) = self.cut_series(page) {
-                let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
-                handles[index * PAGE..].iter().for_each(|handle| registry.note_ended(handle.series));
+                again.extend(handles[index * PAGE..].iter().map(|handle| (now + LOOK_AGAIN, handle.series)));
                 return Err(error);
             }
         }

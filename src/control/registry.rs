@@ -389,11 +389,6 @@ impl Registry {
         &self.slices
     }
 
-    /// The live period of a series may have ended: what is billed of it is looked at soon.
-    pub fn note_ended(&mut self, series: SeriesId) {
-        self.slices.note_ended(series);
-    }
-
     /// Series whose live period may have ended since the last call.
     pub fn take_ended(&mut self) -> std::collections::BTreeSet<SeriesId> {
         self.slices.take_ended()

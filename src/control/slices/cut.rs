@@ -194,7 +194,10 @@ impl<'a> Cutting<'a> {
         let is_final = |usage: &PeriodUsage| {
             usage.end.is_some_and(|end| end <= now && registry.is_finalized(series, end, now))
         };
-        let usage: Vec<_> = usage.iter().filter(|usage| usage.end.is_none_or(is_recent)).collect();
+        // One that a known end has begun ahead of time is for later.
+        let has_begun = |usage: &&PeriodUsage| usage.start.is_none_or(|start| start <= now);
+        let usage: Vec<_> =
+            usage.iter().filter(has_begun).filter(|usage| usage.end.is_none_or(is_recent)).collect();
         for &usage in &usage {
             let period = self.looked_at(usage, has_ended(usage));
             self.periods.insert(period.start, period);
