@@ -3,12 +3,12 @@
 //!
 //! What this does not do: bound what is under way, or keep an order: who asks does.
 
-use dataflows::types::Amount;
 use tokio::runtime::Handle;
 
-use super::calls::{Account, Counted, Meter, Stripe, Usage};
+use super::calls::{Account, Stripe};
 use super::event::ErrorReport;
 use super::outcome::{CallError, Outcome};
+use super::usage::{Counted, Meter, Usage};
 
 /// Is told an answer, once, on some thread; must not block. Not told if the service stops before.
 pub type Done<T> = Box<dyn FnOnce(T) + Send>;
@@ -19,8 +19,8 @@ pub trait Biller: Send + Sync {
     fn meter(&self, account: Account, price_id: String, done: Done<Result<Meter, CallError>>);
     /// Reports a slice of usage.
     fn send(&self, account: Account, usage: Usage, done: Done<Outcome>);
-    /// What has been counted.
-    fn total(&self, account: Account, of: Counted, done: Done<Result<Amount, CallError>>);
+    /// What has been counted, in whole units.
+    fn total(&self, account: Account, of: Counted, done: Done<Result<i128, CallError>>);
     /// What an event says that was not counted.
     fn error_report(&self, account: Account, event_id: String, done: Done<Result<ErrorReport, CallError>>);
 }
@@ -49,7 +49,7 @@ impl Biller for Spawned {
         self.runtime.spawn(async move { done(stripe.send(&account, &usage).await) });
     }
 
-    fn total(&self, account: Account, of: Counted, done: Done<Result<Amount, CallError>>) {
+    fn total(&self, account: Account, of: Counted, done: Done<Result<i128, CallError>>) {
         let stripe = self.stripe.clone();
         self.runtime.spawn(async move { done(stripe.total(&account, &of).await) });
     }

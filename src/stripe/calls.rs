@@ -14,15 +14,14 @@
 //! What this does not do: try again, take turns, remember prices and meters.
 
 use bytes::Bytes;
-use dataflows::types::{Amount, Micros};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use url::form_urlencoded::Serializer;
 
 use super::event::{ErrorReport, Event, ID_BYTES_MAX, What};
-use super::identifier::{IDENTIFIER_CHARS_MAX, idempotency_key};
+use super::identifier::idempotency_key;
 use super::outcome::{CallError, Outcome, of_event, of_question};
+use super::usage::{Counted, Meter, Price, Usage};
 use crate::control::Plaintext;
 use crate::outbound::{Answer, Outbound, Request, Target, TargetError};
 
@@ -30,12 +29,9 @@ use crate::outbound::{Answer, Outbound, Request, Target, TargetError};
 pub const API_BASE: &str = "https://api.stripe.com";
 /// The version of Stripe's API that we write and read: the first one without usage records.
 pub const API_VERSION: &str = "2025-03-31.basil";
-/// Most digits of a value that Stripe takes.
-pub const VALUE_DIGITS_MAX: u32 = 15;
 
-/// The greatest magnitude of a value.
-const VALUE_MAX: i64 = 10_i64.pow(VALUE_DIGITS_MAX) - 1;
-const SECONDS_PER_MINUTE: i64 = 60;
+/// What no total comes near, in units.
+const TOTAL_MAX: u128 = 10_u128.pow(30);
 
 /// Whose call it is.
 #[derive(Clone, Debug)]
@@ -44,116 +40,6 @@ pub struct Account {
     pub business_id: String,
     /// Its key of Stripe, `sk_...` or `rk_...`.
     pub secret_key: Plaintext,
-}
-
-/// A price.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Price {
-    /// The meter that it is billed by; none if it is not metered.
-    pub meter: Option<String>,
-    /// Whether it is about real money.
-    pub livemode: bool,
-}
-
-/// A meter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Meter {
-    /// `mtr_...`.
-    pub id: String,
-    /// What its events are called.
-    pub event_name: String,
-    /// The key of the customer in an event's payload.
-    pub customer_key: String,
-    /// The key of the value in an event's payload.
-    pub value_key: String,
-    /// `sum`, `count` or `last`.
-    pub aggregation: String,
-    /// `day` or `hour` if Stripe keeps one value of each only: usage cannot be sent to such a meter in slices.
-    pub event_time_window: Option<String>,
-    /// Whether it takes events.
-    pub is_active: bool,
-    /// Whether it is about real money.
-    pub livemode: bool,
-}
-
-impl Meter {
-    /// Why slices of usage cannot be sent to it, if they cannot.
-    pub fn unfit(&self) -> Option<&'static str> {
-        if !self.is_active {
-            return Some("the meter is not active");
-        }
-        if self.event_time_window.is_some() {
-            return Some("the meter keeps one value of each hour or day (event_time_window)");
-        }
-        (self.aggregation != "sum")
-            .then_some("the meter does not add up values (default_aggregation.formula)")
-    }
-}
-
-/// A slice of usage, on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// `Meter::event_name`.
-    pub event_name: String,
-    /// `Meter::customer_key`.
-    pub customer_key: String,
-    /// `Meter::value_key`.
-    pub value_key: String,
-    /// Stripe's id of the customer.
-    pub customer: String,
-    /// Whole units; below zero takes back.
-    pub value: i64,
-    /// When; Stripe has it in seconds.
-    pub at: Micros,
-    /// `stripe::identifier`.
-    pub identifier: String,
-    /// How many attempts Stripe has answered in a way that it would repeat (`Outcome::Unknown { is_answered: true, .. }`).
-    pub failures: u32,
-}
-
-impl Usage {
-    /// The body of the request, or what Stripe would refuse of it.
-    fn form(&self) -> Result<String, String> {
-        if self.value.unsigned_abs() > VALUE_MAX.unsigned_abs() {
-            return Err(format!("the value has more than {VALUE_DIGITS_MAX} digits"));
-        }
-        if !(1..=IDENTIFIER_CHARS_MAX).contains(&self.identifier.len()) {
-            return Err(format!("the identifier does not have 1 to {IDENTIFIER_CHARS_MAX} characters"));
-        }
-        let mut form = Serializer::new(String::new());
-        form.append_pair("event_name", &self.event_name)
-            .append_pair(&format!("payload[{}]", self.customer_key), &self.customer)
-            .append_pair(&format!("payload[{}]", self.value_key), &self.value.to_string())
-            .append_pair("identifier", &self.identifier)
-            .append_pair("timestamp", &self.at.seconds().to_string());
-        Ok(form.finish())
-    }
-}
-
-/// What is asked of Stripe's counting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// `mtr_...`.
-    pub meter_id: String,
-    /// Stripe's id of the customer.
-    pub customer: String,
-    /// The first moment, rounded down to a whole minute.
-    pub from: Micros,
-    /// The moment behind the last, rounded up to a whole minute.
-    pub until: Micros,
-}
-
-impl Counted {
-    fn query(&self) -> String {
-        let start = self.from.seconds().div_euclid(SECONDS_PER_MINUTE) * SECONDS_PER_MINUTE;
-        let end = -(-self.until.seconds_up()).div_euclid(SECONDS_PER_MINUTE) * SECONDS_PER_MINUTE;
-        let mut query = Serializer::new(String::new());
-        query
-            .append_pair("customer", &self.customer)
-            .append_pair("start_time", &start.to_string())
-            .append_pair("end_time", &end.to_string());
-        query.finish()
-    }
 }
 
 /// Whether a key of Stripe is about real money; none if it does not say so.
@@ -228,17 +114,17 @@ impl Stripe {
         }
     }
 
-    /// What Stripe has counted. It counts a while after it has taken an event.
-    pub async fn total(&self, account: &Account, of: &Counted) -> Result<Amount, CallError> {
+    /// What Stripe has counted, in whole units. It counts a while after it has taken an event, and writes a float: beyond 2^53
+    /// not every digit is true.
+    pub async fn total(&self, account: &Account, of: &Counted) -> Result<i128, CallError> {
         let path = ["v1", "billing", "meters", &of.meter_id, "event_summaries"];
         let summaries: Summaries = self.get(account, &path, &of.query()).await?;
-        // Without a grouping there is one summary, or none where there was no event.
-        let values = summaries.data.iter().map(|summary| summary.aggregated_value.get().parse::<Amount>());
-        let values = values.collect::<Result<Vec<_>, _>>().map_err(|error| unexpected(&error))?;
         if summaries.has_more {
             return Err(unexpected(&"more than one page of summaries"));
         }
-        Ok(values.into_iter().fold(Amount::ZERO, |sum, value| sum + value))
+        // Without a grouping there is one summary, or none where there was no event.
+        let values = summaries.data.iter().map(|summary| whole(summary.aggregated_value.get()));
+        values.sum::<Option<i128>>().ok_or_else(|| unexpected(&"not a whole number"))
     }
 
     /// The report that a thin event of type `v1.billing.meter.error_report_triggered` only names.
@@ -308,6 +194,13 @@ fn encoded(id: &str) -> Option<String> {
     is_id.then(|| id.bytes().map(byte).collect())
 }
 
+/// A whole number from the text of a JSON number, exactly where it has no exponent. Bounded, so that some of them add up.
+fn whole(text: &str) -> Option<i128> {
+    let exact = text.strip_suffix(".0").unwrap_or(text).parse().ok();
+    let float = || text.parse::<f64>().ok().filter(|value| value.fract() == 0.0).map(|value| value as i128);
+    exact.or_else(float).filter(|value| value.unsigned_abs() < TOTAL_MAX)
+}
+
 fn unexpected(error: &dyn std::fmt::Display) -> CallError {
     CallError::Again { after: None, reason: format!("Stripe's answer is not what was asked for: {error}") }
 }
@@ -354,48 +247,13 @@ struct Summaries {
 
 #[derive(Deserialize)]
 struct Summary {
-    /// As text: Stripe writes a float, we read a decimal.
+    /// As text, so that no digit is lost here.
     aggregated_value: Box<RawValue>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn usage() -> Usage {
-        Usage {
-            event_name: "api calls".into(),
-            customer_key: "stripe_customer_id".into(),
-            value_key: "value".into(),
-            customer: "cus_1".into(),
-            value: -25,
-            at: Micros(1_700_000_000_999_999),
-            identifier: "tt_1".into(),
-            failures: 0,
-        }
-    }
-
-    #[test]
-    fn usage_is_a_form() {
-        let form = "event_name=api+calls&payload%5Bstripe_customer_id%5D=cus_1&payload%5Bvalue%5D=-25\
-                    &identifier=tt_1&timestamp=1700000000";
-        assert_eq!(usage().form(), Ok(form.to_owned()));
-    }
-
-    #[test]
-    fn what_stripe_would_refuse_is_not_sent() {
-        let of = |value, identifier: &str| {
-            Usage { value, identifier: identifier.to_owned(), ..usage() }.form().map(drop)
-        };
-        assert!([VALUE_MAX, -VALUE_MAX].iter().all(|value| of(*value, "a").is_ok()));
-        for value in [VALUE_MAX + 1, -VALUE_MAX - 1, i64::MAX, i64::MIN] {
-            assert!(of(value, "a").is_err_and(|reason| reason.contains("digits")), "{value}");
-        }
-        assert_eq!(of(1, &"a".repeat(IDENTIFIER_CHARS_MAX)), Ok(()));
-        for identifier in ["", &"a".repeat(IDENTIFIER_CHARS_MAX + 1)] {
-            assert!(of(1, identifier).is_err_and(|reason| reason.contains("identifier")), "{identifier}");
-        }
-    }
 
     #[test]
     fn an_id_leads_nowhere_else() {
@@ -407,14 +265,25 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_about_whole_minutes() {
-        let query = |from, until| {
-            let (meter_id, customer) = ("mtr_1".into(), "cus_1".into());
-            Counted { meter_id, customer, from: Micros(from), until: Micros(until) }.query()
-        };
-        let expected = |start, end| format!("customer=cus_1&start_time={start}&end_time={end}");
-        assert_eq!(query(60_000_000, 120_000_000), expected(60, 120));
-        assert_eq!(query(119_999_999, 120_000_001), expected(60, 180));
+    fn a_total_is_a_whole_number() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("-0.0", Some(0)),
+            ("25.0", Some(25)),
+            ("-7", Some(-7)),
+            ("9999999999999999.0", Some(9_999_999_999_999_999)),
+            ("1.5e3", Some(1_500)),
+            ("1e+21", Some(1_000_000_000_000_000_000_000)),
+            ("1e30", None),
+            ("1e400", None),
+            ("0.5", None),
+            ("25.01", None),
+            ("\"25\"", None),
+            ("null", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(whole(text), value, "{text}");
+        }
     }
 
     #[test]
@@ -423,29 +292,6 @@ mod tests {
         assert_eq!(["sk_test_1", "rk_test_1"].map(livemode), [Some(false); 2]);
         for key in ["", "sk_", "sk_live", "pk_live_1", "sk_other_1", "whsec_test_1"] {
             assert_eq!(livemode(key), None, "{key}");
-        }
-    }
-
-    #[test]
-    fn slices_go_to_active_meters_that_add_up_all_of_a_period() {
-        let meter = Meter {
-            id: "mtr_1".into(),
-            event_name: "calls".into(),
-            customer_key: "stripe_customer_id".into(),
-            value_key: "value".into(),
-            aggregation: "sum".into(),
-            event_time_window: None,
-            is_active: true,
-            livemode: false,
-        };
-        assert_eq!(meter.unfit(), None);
-        for unfit in [
-            Meter { is_active: false, ..meter.clone() },
-            Meter { event_time_window: Some("day".into()), ..meter.clone() },
-            Meter { aggregation: "count".into(), ..meter.clone() },
-            Meter { aggregation: "last".into(), ..meter.clone() },
-        ] {
-            assert!(unfit.unfit().is_some(), "{unfit:?}");
         }
     }
 }

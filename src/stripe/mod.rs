@@ -21,11 +21,10 @@ mod event;
 mod identifier;
 mod outcome;
 mod signature;
+mod usage;
 
 pub use biller::{Biller, Done, Spawned};
-pub use calls::{
-    API_BASE, API_VERSION, Account, Counted, Meter, Price, Stripe, Usage, VALUE_DIGITS_MAX, livemode,
-};
+pub use calls::{API_BASE, API_VERSION, Account, Stripe, livemode};
 pub use event::{
     Checkout, ENTRIES_MAX, EVENT_BYTES_MAX, ErrorReport, Event, EventError, ID_BYTES_MAX, Invoice, Item,
     Line, MeterErrors, Period, Reason, Rejected, SECONDS, Status, Subscription, What,
@@ -33,3 +32,4 @@ pub use event::{
 pub use identifier::{IDENTIFIER_CHARS_MAX, idempotency_key, identifier, reported};
 pub use outcome::{CallError, Outcome};
 pub use signature::{HEADER_BYTES_MAX, HEADER_PARTS_MAX, SignatureError, TOLERANCE_SECS, verify};
+pub use usage::{Counted, Meter, Price, Usage, VALUE_DIGITS_MAX};
