@@ -21,6 +21,8 @@
 //! the journal, and the next start goes on from there.
 
 mod lanes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -28,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dataflows::types::{Amount, Micros, SeriesId, Slice, SliceMove, SliceState};
+use dataflows::types::{Micros, SeriesId, Slice, SliceMove, SliceState};
 
 use crate::clock::Clock;
 use crate::stripe::{Account, Biller, CallError, Counted, Meter, Outcome, Usage};
@@ -130,7 +132,7 @@ impl Remarks {
 enum Said {
     Sent(LaneKey, Outcome),
     Metered((String, String), Result<Meter, CallError>),
-    Counted(LaneKey, Result<Amount, CallError>),
+    Counted(LaneKey, Result<i128, CallError>),
     Stop,
 }
 
@@ -151,22 +153,7 @@ impl Billing {
         remarks: Arc<Remarks>,
     ) -> std::io::Result<Billing> {
         let (inbox, said) = channel();
-        let worker = Worker {
-            books,
-            biller,
-            clock,
-            inbox: inbox.clone(),
-            interval_micros: (interval.as_micros() as i64).max(1),
-            cut_at: Micros(i64::MIN),
-            cutting: None,
-            from: 0,
-            lanes: Lanes::default(),
-            meters: HashMap::new(),
-            owners: HashMap::new(),
-            untold: Vec::new(),
-            under_way: 0,
-            remarks,
-        };
+        let worker = Worker::new(books, biller, clock, inbox.clone(), interval, remarks);
         let (running, ended) = channel::<()>();
         let run = move || {
             let _running = running;
@@ -225,11 +212,40 @@ struct Worker {
     owners: HashMap<(String, String, String), (String, Duration)>,
     /// What the books have not been told yet.
     untold: Vec<SliceMove>,
+    /// Calls that begin once that is told.
+    calls: Vec<(LaneKey, Account, Usage)>,
     under_way: usize,
     remarks: Arc<Remarks>,
 }
 
 impl Worker {
+    fn new(
+        books: Box<dyn Books>,
+        biller: Arc<dyn Biller>,
+        clock: Arc<dyn Clock>,
+        inbox: Sender<Said>,
+        interval: Duration,
+        remarks: Arc<Remarks>,
+    ) -> Worker {
+        Worker {
+            books,
+            biller,
+            clock,
+            inbox,
+            interval_micros: (interval.as_micros() as i64).max(1),
+            cut_at: Micros(i64::MIN),
+            cutting: None,
+            from: 0,
+            lanes: Lanes::default(),
+            meters: HashMap::new(),
+            owners: HashMap::new(),
+            untold: Vec::new(),
+            calls: Vec::new(),
+            under_way: 0,
+            remarks,
+        }
+    }
+
     fn run(mut self, said: &Receiver<Said>) {
         loop {
             let wait = self.turn().unwrap_or(BOOKS_PAUSE);
@@ -239,18 +255,23 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             while let Some(word) = next {
-                match word {
-                    Said::Sent(lane, outcome) => self.sent(&lane, outcome),
-                    Said::Metered(price, answer) => self.metered(price, answer),
-                    Said::Counted(lane, total) => self.counted(&lane, total),
-                    Said::Stop => {
-                        // What is known now need not be found out by the next start.
-                        let _ = self.tell();
-                        return;
-                    }
+                if matches!(word, Said::Stop) {
+                    // What is known now need not be found out by the next start.
+                    let _ = self.tell();
+                    return;
                 }
+                self.hear(word);
                 next = said.try_recv().ok();
             }
+        }
+    }
+
+    fn hear(&mut self, word: Said) {
+        match word {
+            Said::Sent(lane, outcome) => self.sent(&lane, outcome),
+            Said::Metered(price, answer) => self.metered(price, answer),
+            Said::Counted(lane, total) => self.counted(&lane, total),
+            Said::Stop => {}
         }
     }
 
@@ -268,12 +289,11 @@ impl Worker {
         }
         let now = self.clock.monotonic();
         let ready = self.lanes.ready(now, TURN_MAX.min(UNDER_WAY_MAX.saturating_sub(self.under_way)));
-        let mut calls = Vec::new();
         for key in ready {
-            self.decide(key, now, &mut calls);
+            self.decide(key, now);
         }
         self.tell()?;
-        for (key, account, usage) in calls {
+        for (key, account, usage) in std::mem::take(&mut self.calls) {
             let (inbox, lane) = (self.inbox.clone(), key);
             self.biller.send(
                 account,
@@ -317,7 +337,7 @@ impl Worker {
     }
 
     /// What is done about the first slice of a lane: ask for its price, ask what was counted, or send it.
-    fn decide(&mut self, key: LaneKey, now: Duration, calls: &mut Vec<(LaneKey, Account, Usage)>) {
+    fn decide(&mut self, key: LaneKey, now: Duration) {
         let account = match self.books.account(&key.business_id) {
             Ok(account) => account,
             Err(NoAccount::Gone) => return self.lanes.abandon(&key),
@@ -377,7 +397,7 @@ impl Worker {
             identifier: slice.identifier.clone(),
             failures: item.failures,
         };
-        calls.push((key, account, usage));
+        self.calls.push((key, account, usage));
     }
 
     /// Whether a customer's meter is this metric's: two on one could not be told apart.
@@ -426,7 +446,7 @@ impl Worker {
     }
 
     /// What the biller has counted in the minute of a slice that may have arrived long ago.
-    fn counted(&mut self, key: &LaneKey, total: Result<Amount, CallError>) {
+    fn counted(&mut self, key: &LaneKey, total: Result<i128, CallError>) {
         let (now, wall) = (self.clock.monotonic(), self.clock.wall());
         self.under_way = self.under_way.saturating_sub(1);
         let Some(slice) = self.lanes.first_mut(key).map(|item| item.slice.clone()) else { return };
@@ -440,11 +460,10 @@ impl Worker {
         };
         let (from, until) = minute(&slice);
         let without = self.books.acked_between(&slice, from, until);
-        let of_units = |units: i128| Amount(units.saturating_mul(Amount::UNIT));
-        if total == of_units(without + i128::from(slice.quantity)) {
+        if total == without + i128::from(slice.quantity) {
             return self.settle(key, SliceState::Acked, Some("found in what Stripe has counted".to_owned()));
         }
-        if total != of_units(without) {
+        if total != without {
             let reason = format!(
                 "Stripe counts {total} in its minute, {without} without it: whether it is in cannot be told"
             );
