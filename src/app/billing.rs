@@ -30,6 +30,10 @@ pub(super) struct Found(Vec<SeriesUsage>);
 impl Found {
     /// Reads the series whose usage is billed and not all in slices. Blocking.
     pub(super) fn read(registry: &RwLock<Registry>, shared: &Arc<Shared>, runtime: &Runtime) -> Found {
+        aside(|| Found::look(registry, shared, runtime))
+    }
+
+    fn look(registry: &RwLock<Registry>, shared: &Arc<Shared>, runtime: &Runtime) -> Found {
         let (queries, mut found, mut after) = (Queries::new(shared.clone()), Vec::new(), None);
         loop {
             let (ids, handles) = {
@@ -94,13 +98,19 @@ pub(super) fn start(
         again: Mutex::default(),
         runtime: Some(runtime),
     };
-    for page in found.0.chunks(PAGE) {
-        if let Err(error) = ledger.cut_usage(page.to_vec()) {
-            tracing::warn!(%error, "usage from before the start is cut into slices later");
-            break;
-        }
+    let cut = || found.0.chunks(PAGE).try_for_each(|page| ledger.cut_usage(page.to_vec()));
+    if let Err(error) = aside(cut) {
+        tracing::warn!(%error, "usage from before the start is cut into slices later");
     }
     Ok(Billing::start(Box::new(ledger), biller, clock, config.stripe_export_interval, remarks)?)
+}
+
+/// Does something that blocks on a runtime, on a thread of its own: the caller's may belong to another one.
+fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 /// A runtime for calls. An error is the operating system's refusal of a thread.

@@ -68,6 +68,16 @@ pub(super) async fn read(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiErr
     Ok(Reply::json(StatusCode::OK, json))
 }
 
+/// Whether usage of a series is still to be billed.
+pub(super) async fn is_owed(rooms: &Rooms, handle: &SeriesHandle) -> Result<bool, ApiError> {
+    if !rooms.control.registry().is_exported(handle) {
+        return Ok(false);
+    }
+    let usage = rooms.admission.periods(std::slice::from_ref(handle)).await?.pop().flatten();
+    let (usage, now) = (usage.unwrap_or_default(), rooms.admission.now());
+    Ok(rooms.control.registry().billed(handle, &usage, now).is_owed())
+}
+
 fn describe(rooms: &Rooms, handle: &SeriesHandle, view: &SeriesView) -> Json {
     let (key, spec) = (&handle.record.key, &handle.record.spec);
     let stripe = spec.stripe.as_ref();

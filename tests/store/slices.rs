@@ -9,7 +9,8 @@ use tracktags::store::{Part, Store};
 use super::support::{JOURNAL, T0, at, created, define, deleted, on_every_store};
 
 const SLICES: &str = "SELECT identifier, number, quantity, state, reason FROM slices ORDER BY identifier";
-const PERIODS: &str = "SELECT series_id, units, next_number FROM billing_periods ORDER BY series_id, period_start";
+const PERIODS: &str =
+    "SELECT series_id, units, next_number FROM billing_periods ORDER BY series_id, period_start";
 
 fn business() -> Definition {
     let (business_id, business_name) = ("biz_1".to_owned(), "B".to_owned());
@@ -69,23 +70,36 @@ fn story() -> Vec<Vec<Definition>> {
     let start = Some(at(3));
     vec![
         vec![business(), created(1), bill(vec![billed(None, 3), billed(start, 5)])],
-        vec![Definition::SlicesCut(vec![slice(0, None), slice(1, None), slice(2, start)]), moved(0, Sending, 2, None)],
+        vec![
+            Definition::SlicesCut(vec![slice(0, None), slice(1, None), slice(2, start)]),
+            moved(0, Sending, 2, None),
+        ],
         vec![moved(0, Unknown, 3, Some("lost")), moved(1, Sending, 3, None), moved(1, Acked, 4, None)],
-        vec![moved(0, New, 5, Some("not counted")), moved(0, Sending, 6, None), moved(2, Dead, 6, Some("no\u{e9}"))],
-        vec![bill(vec![billed(None, i128::from(i64::MAX) * 4)]), Definition::SlicesCut(vec![slice(3, start)])],
+        vec![
+            moved(0, New, 5, Some("not counted")),
+            moved(0, Sending, 6, None),
+            moved(2, Dead, 6, Some("no\u{e9}")),
+        ],
+        vec![
+            bill(vec![billed(None, i128::from(i64::MAX) * 4)]),
+            Definition::SlicesCut(vec![slice(3, start)]),
+        ],
         vec![moved(3, Sending, 7, None), moved(3, Unknown, 8, Some("lost"))],
     ]
 }
 
 fn registry(definitions: impl IntoIterator<Item = Definition>) -> Registry {
     let mut registry = Registry::new(1, 0);
-    definitions.into_iter().for_each(|definition| drop(registry.apply(&definition)));
+    for definition in definitions {
+        registry.apply(&definition);
+    }
     registry
 }
 
 /// All of it, as far as it is remembered.
 fn known(registry: &Registry) -> String {
-    let kept: Vec<_> = (0..4).map(|number| registry.slices().of_identifier(&format!("tt_{number}"))).collect();
+    let kept: Vec<_> =
+        (0..4).map(|number| registry.slices().of_identifier(&format!("tt_{number}"))).collect();
     format!("{kept:#?} {:#?}", registry.slices().periods(SeriesId(1)).collect::<Vec<_>>())
 }
 
@@ -96,7 +110,9 @@ fn slices_and_billed_periods_are_in_every_store_once_and_come_back() {
         let story: Vec<(Epoch, Definition)> = story()
             .into_iter()
             .zip(1..)
-            .flat_map(|(definitions, epoch)| definitions.into_iter().map(move |definition| (epoch, definition)))
+            .flat_map(|(definitions, epoch)| {
+                definitions.into_iter().map(move |definition| (epoch, definition))
+            })
             .collect();
         store.progress().expect("readable, once the tables are made");
         let mut commit = |definitions: &[(Epoch, Definition)]| {
@@ -104,12 +120,8 @@ fn slices_and_billed_periods_are_in_every_store_once_and_come_back() {
             store.commit(&part).expect("committed");
         };
         story.chunk_by(|(one, _), (next, _)| one == next).for_each(&mut commit);
-        let slices = [
-            "tt_0|0|-5|sending|-",
-            "tt_1|1|-4|acked|-",
-            "tt_2|2|-3|dead|no\u{e9}",
-            "tt_3|3|-2|unknown|lost",
-        ];
+        let slices =
+            ["tt_0|0|-5|sending|-", "tt_1|1|-4|acked|-", "tt_2|2|-3|dead|no\u{e9}", "tt_3|3|-2|unknown|lost"];
         assert_eq!(database.lines(SLICES), slices);
         assert_eq!(database.lines(PERIODS), ["1|36893488147419103228|4", "1|5|4"]);
         let expected = known(&registry(story.iter().map(|(_, definition)| definition.clone())));

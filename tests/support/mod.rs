@@ -9,6 +9,7 @@ pub mod history;
 pub mod ledger;
 pub mod postgres;
 pub mod server;
+pub mod stripe;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataflows::types::{Amount, BilledPeriod, Micros, SliceState};
 
 use super::cut::{Cutting, PeriodUsage, Terms, Unbilled};
-use super::share::rounded;
+use super::share::{rounded, units};
 use super::{Kept, is_exported};
 use crate::control::{Registry, SeriesHandle};
 
@@ -37,6 +37,18 @@ pub struct SeriesView {
     pub unbilled: Option<Unbilled>,
 }
 
+impl SeriesView {
+    /// Whether usage waits that will be billed: in slices, or whole units in none. What nobody is billed for is not owed.
+    pub fn is_owed(&self) -> bool {
+        let is_owed = |it: &PeriodView| {
+            let period = &it.period;
+            it.pending != 0
+                || !it.is_final && units(period.due(), period.scale, period.end.is_some()) != period.units
+        };
+        self.unbilled.is_none() && self.periods.iter().any(is_owed)
+    }
+}
+
 impl Registry {
     /// Whether usage of a series is to be billed.
     pub fn is_exported(&self, handle: &SeriesHandle) -> bool {
@@ -59,12 +71,12 @@ impl Registry {
         let slices: Vec<Kept> =
             periods.keys().flat_map(|start| self.slices().open(handle.series, *start)).cloned().collect();
         let periods = periods.into_values().map(|period| {
-            let units = |is_it: fn(SliceState) -> bool| -> i128 {
+            let in_slices = |is_it: fn(SliceState) -> bool| -> i128 {
                 let open = self.slices().open(handle.series, period.start);
                 open.filter(|kept| is_it(kept.state)).map(|kept| i128::from(kept.slice.quantity)).sum()
             };
             let (pending, dead) =
-                (units(|state| !state.is_final()), units(|state| state == SliceState::Dead));
+                (in_slices(|state| !state.is_final()), in_slices(|state| state == SliceState::Dead));
             let is_final = period.end.is_some_and(|end| self.is_finalized(handle.series, end, now));
             let rest = rounded(period.due(), period.scale) - period.units;
             let held = if is_final { Amount(rest.saturating_mul(period.scale.0)) } else { Amount::ZERO };

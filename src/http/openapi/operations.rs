@@ -164,11 +164,9 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .answers(200, "It is changed.", "MetricUpdated")
         .refuses(&[Conflict, Unprocessable]),
         Endpoint::MetricDelete => {
-            new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.").answers(
-                200,
-                "It is gone.",
-                "MetricDeleted",
-            )
+            new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.")
+                .answers(200, "It is gone.", "MetricDeleted")
+                .refuses(&[Conflict])
         }
         Endpoint::MetricHistory => new(
             METRICS,
