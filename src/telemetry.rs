@@ -59,6 +59,7 @@ struct Gauges {
     windows: Gauge,
     ids: Gauge,
     resident_bytes: Gauge,
+    slices: Family<StateLabels, Gauge>,
 }
 
 /// Figures that are read off when they are shown.
@@ -83,6 +84,8 @@ pub struct Reading {
     pub transactions: u64,
     /// Live series, resident windows, remembered ids, bytes held by them.
     pub resident: [u64; 4],
+    /// Slices of usage that wait, are unknown among those, are dead, and have arrived.
+    pub slices: [u64; 4],
 }
 
 fn request_seconds() -> Histogram {
@@ -118,7 +121,9 @@ impl Default for Telemetry {
             windows,
             ids,
             resident_bytes,
+            slices,
         } = &gauges;
+        registry.register("billing_slices", "Slices of billed usage, by state", slices.clone());
         for (name, help, gauge) in [
             ("sink_lag_seconds", "Age of the oldest batch not in the store", sink_lag_seconds),
             ("webhook_wait_seconds", "Age of the oldest message that waits", message_wait_seconds),
@@ -201,6 +206,9 @@ impl Telemetry {
             (&self.gauges.resident_bytes, resident_bytes),
         ] {
             gauge.set(figure as i64);
+        }
+        for (state, count) in ["waiting", "unknown", "dead", "sent"].into_iter().zip(reading.slices) {
+            self.gauges.slices.get_or_create(&StateLabels { state }).set(count as i64);
         }
         let mut exposition = String::new();
         text::encode(&mut exposition, &self.registry).expect("writing to a string cannot fail");

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Stamps;
 use crate::control::SeriesHandle;
+use crate::control::slices::PeriodUsage;
 use crate::engine::{Queries, Stopped, Ticket, UpdateTicket};
 use crate::journal::{Append, Journal, Kind, Rejected};
 
@@ -336,6 +337,14 @@ impl Admission {
     /// Readings as of now, one a handle; none for a series that has been deleted meanwhile.
     pub async fn read(&self, handles: &[SeriesHandle]) -> Result<Vec<Option<Standing>>, AdmissionError> {
         Ok(self.0.queries.standings(handles, self.now()).await?)
+    }
+
+    /// The live periods in memory, oldest first, one list a handle; none for a series that has been deleted meanwhile.
+    pub async fn periods(
+        &self,
+        handles: &[SeriesHandle],
+    ) -> Result<Vec<Option<Vec<PeriodUsage>>>, AdmissionError> {
+        Ok(self.0.queries.periods(handles).await?)
     }
 
     /// The resident part of a series' history.

@@ -4,6 +4,7 @@
 //! sink, replay, journal writer, control, delivery of messages, the API. Stop: no new connections, definitions, messages, a last emission of whatever
 //! has changed, a snapshot, the seal, the sink, the workers.
 
+mod billing;
 mod keys;
 mod messages;
 mod signals;
@@ -29,7 +30,8 @@ use crate::engine::{self, EngineOptions, Queries, Shared, Ticket, Workers};
 use crate::http::{self, Backend, Patching, Rooms, Undelivered};
 use crate::journal::{self, Append, Journal, Kind, Recovery};
 use crate::outbound::{Cidr, Outbound, OutboundOptions};
-use crate::sinks::{self, HistorySink, MessageHealth, SinkHealth, Webhooks};
+use crate::sinks::billing::Remarks;
+use crate::sinks::{self, Billing, HistorySink, MessageHealth, SinkHealth, Webhooks};
 use crate::store::{Content, History, PostgresStore};
 use messages::{Addresses, Signed};
 pub use signals::Signals;
@@ -153,6 +155,8 @@ pub struct Service {
     journal: Journal<Ticket>,
     sink: Arc<HistorySink>,
     webhooks: Arc<Webhooks>,
+    billing: Billing,
+    remarks: Arc<Remarks>,
     undelivered: Arc<Undelivered>,
     workers: Workers,
     snapshots: Snapshots,
@@ -201,6 +205,8 @@ impl Service {
         let (frames, updates) = (replayed.frames, replayed.updates);
         tracing::info!(frames, updates, seconds = elapsed.as_secs_f64(), "recovered");
 
+        let calls = billing::runtime()?;
+        let found = billing::Found::read(&registry, &shared, &calls);
         let stamps = Arc::new(Stamps::new(clock.clone(), recovery.last_stamp()));
         let journal = recovery.start(stamps.clone(), replayed.router, signals.clone())?;
         // What the sink lacks is in each snapshot: segments are kept for the snapshots alone.
@@ -230,6 +236,10 @@ impl Service {
         warn_of_unreadable_secrets(&control, &vault);
         let messages = Arc::new(MessageHealth::default());
         signals.attach(shared.clone(), journal.clone(), control.clone(), vault.clone(), messages.clone());
+        let remarks = Arc::new(Remarks::default());
+        let rooms = (&control, &registry, &shared, &vault);
+        let out = outbound(config);
+        let billing = billing::start(config, rooms, out, clock.clone(), (calls, found), remarks.clone())?;
         let [delivered, undelivered] = outboxes;
         // A way out of their own: no flood of proxied calls keeps messages from it.
         let signed = Signed::new(registry, vault.clone(), outbound(config), clock.clone())?;
@@ -247,6 +257,8 @@ impl Service {
             journal,
             sink,
             webhooks,
+            billing,
+            remarks,
             undelivered,
             workers,
             snapshots,
@@ -266,6 +278,10 @@ impl Service {
             outbound: self.outbound.clone(),
             history: self.history.clone(),
             undelivered: self.undelivered.clone(),
+            remark: {
+                let remarks = self.remarks.clone();
+                Box::new(move |business_id, price_id| remarks.of(business_id, price_id))
+            },
             bounds: crate::admission::parse::series::Bounds {
                 max_event_age_secs_max: config.max_event_age_secs_max(),
             },
@@ -312,6 +328,8 @@ impl Service {
 
     /// Stops in reverse. After a failed journal nothing more is written. Blocking.
     pub fn stop(self, failed: bool) {
+        // What has become of slices is a definition.
+        self.billing.stop();
         self.control.stop();
         let _ = self.control_thread.join();
         self.snapshots.stop();

@@ -67,15 +67,19 @@ impl Signals {
         let Some(rooms) = self.rooms.get() else { return self.health.reason().into_iter().collect() };
         let is_unreadable = rooms.control.unreadable_secrets(&rooms.vault) > 0;
         let secrets = is_unreadable.then_some("secrets_unreadable");
-        let others = secrets.into_iter().chain(rooms.messages.reasons(self.clock.wall()));
+        let dead = rooms.control.registry().slices().counts().dead > 0;
+        let slices = dead.then_some("billing_slices_dead");
+        let messages = rooms.messages.reasons(self.clock.wall());
+        let others = secrets.into_iter().chain(messages).chain(slices);
         self.health.reason().into_iter().chain(others.map(str::to_owned)).collect()
     }
 
     fn reading(&self) -> Reading {
-        let Some(Rooms { shared, journal, messages, .. }) = self.rooms.get() else {
+        let Some(Rooms { shared, journal, control, messages, .. }) = self.rooms.get() else {
             return Reading::default();
         };
         let Counted { waiting, dead, .. } = messages.counted();
+        let slices = control.registry().slices().counts();
         let counters = &shared.counters;
         let EngineCounters { admitted, duplicates, gone, late, refused, too_late, .. } = counters;
         let updates = [admitted, duplicates, gone, late, refused, too_late];
@@ -91,6 +95,7 @@ impl Signals {
             rows: self.health.rows(),
             transactions: self.health.transactions(),
             resident: [sum(0), sum(1), sum(2), sum(3)],
+            slices: [slices.waiting, slices.unknown, slices.dead, slices.acked],
         }
     }
 }

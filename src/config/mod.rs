@@ -16,7 +16,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use values::MIB;
-pub use values::{Bytes, Durability, Network, Period, Secret, SecretKey};
+pub use values::{Bytes, Durability, Late, Network, Period, Secret, SecretKey};
 
 /// A setting that cannot be used.
 #[derive(Debug, Error)]
@@ -132,6 +132,15 @@ pub struct Options {
     /// by commas [default: none]
     #[arg(long, env = "TRACKTAGS_PROXY_ALLOW", value_name = "CIDR", value_delimiter = ',')]
     pub proxy_allow: Option<Vec<Network>>,
+    /// Where Stripe's API is, or what speaks like it [default: https://api.stripe.com]
+    #[arg(long, env = "TRACKTAGS_STRIPE_API_BASE", value_name = "URL")]
+    pub stripe_api_base: Option<String>,
+    /// How often usage is cut into slices and sent to Stripe, at least 1s [default: 1h]
+    #[arg(long, env = "TRACKTAGS_STRIPE_EXPORT_INTERVAL", value_name = "DURATION")]
+    pub stripe_export_interval: Option<Period>,
+    /// What happens to usage of a billing period whose invoice is final [default: next_period]
+    #[arg(long, env = "TRACKTAGS_STRIPE_LATE", value_name = "next_period|hold")]
+    pub stripe_late: Option<Late>,
 }
 
 /// Valid options.
@@ -162,6 +171,9 @@ pub struct Config {
     pub request_bytes_max: usize,
     pub business_bytes_max: usize,
     pub proxy_allow: Vec<Network>,
+    pub stripe_api_base: String,
+    pub stripe_export_interval: Duration,
+    pub stripe_late: Late,
 }
 
 /// Characters of a key that somebody gives.
@@ -209,7 +221,10 @@ impl Options {
             requests_max,
             request_bytes_max,
             business_bytes_max,
-            proxy_allow
+            proxy_allow,
+            stripe_api_base,
+            stripe_export_interval,
+            stripe_late
         )
     }
 
@@ -250,6 +265,9 @@ impl Options {
             request_bytes_max: self.request_bytes_max.map_or(256 << 20, |bytes| bytes.0 as usize),
             business_bytes_max: self.business_bytes_max.map_or(64 << 20, |bytes| bytes.0 as usize),
             proxy_allow: self.proxy_allow.unwrap_or_default(),
+            stripe_api_base: self.stripe_api_base.unwrap_or_else(|| "https://api.stripe.com".into()),
+            stripe_export_interval: self.stripe_export_interval.unwrap_or(hours(1)).0,
+            stripe_late: self.stripe_late.unwrap_or(Late::NextPeriod),
         };
         config.require_ranges()?;
         Ok(config)
@@ -271,13 +289,12 @@ impl Config {
             self.segment_bytes >= MIB,
             "it must be at least 1MiB",
         )?;
-        let interval = Period(self.snapshot_interval);
-        require(
-            "--snapshot-interval",
-            interval,
-            interval.0 >= Duration::from_secs(1),
-            "it must be at least 1s",
-        )?;
+        for (option, interval) in [
+            ("--snapshot-interval", self.snapshot_interval),
+            ("--stripe-export-interval", self.stripe_export_interval),
+        ] {
+            require(option, Period(interval), interval >= Duration::from_secs(1), "it must be at least 1s")?;
+        }
         for (option, key) in [("--admin-key", &self.admin_key), ("--dev-key", &self.dev_key)] {
             let Some(Secret(key)) = key else { continue };
             let fits = key.len() >= KEY_CHARS_MIN && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -417,6 +434,7 @@ mod tests {
             ("dev-key = \"short\"", "--dev-key"),
             ("secret-key = \"short\"", "--secret-key"),
             ("dedup-horizon = \"1m\"", "--dedup-horizon"),
+            ("stripe-export-interval = \"10ms\"", "--stripe-export-interval"),
             ("max-event-age = \"72h\"", "--max-event-age"),
         ] {
             let options: Options = toml::from_str(text).expect("valid TOML");

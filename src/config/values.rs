@@ -47,6 +47,16 @@ pub enum Durability {
     Os,
 }
 
+/// What happens to usage of a billing period whose invoice is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Late {
+    /// It is billed in the next period.
+    NextPeriod,
+    /// It is shown and not billed.
+    Hold,
+}
+
 impl FromStr for Bytes {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -148,6 +158,17 @@ impl FromStr for Durability {
             "fsync" => Ok(Durability::Fsync),
             "os" => Ok(Durability::Os),
             _ => Err("it must be fsync or os"),
+        }
+    }
+}
+
+impl FromStr for Late {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "next_period" => Ok(Late::NextPeriod),
+            "hold" => Ok(Late::Hold),
+            _ => Err("it must be next_period or hold"),
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use dataflows::types::{
     ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, Plan, PlanLimit, RetiredSecret,
-    Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, StripeKey, Webhook,
+    Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, SliceMove, StripeKey, Webhook,
 };
 
 use super::key::is_active;
+use super::slices::{self, CutRequest};
 use super::stripe::{self, StripeChange};
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter, plan};
 
@@ -131,6 +132,10 @@ pub enum Change {
     Stripe(StripeChange),
     /// Definitions that the service itself makes at a start; taken as they are.
     Define(Vec<Definition>),
+    /// Slices of usage, as far as it is not in slices yet.
+    CutSlices(CutRequest),
+    /// Slices have come to other states. Those that are not known are left out.
+    MoveSlices(Vec<SliceMove>),
 }
 
 /// What a change is about: of two changes about one subject in one epoch, the second waits for the next.
@@ -148,6 +153,8 @@ pub enum Subject {
     Keys(String),
     /// The service itself.
     Service,
+    /// What is billed.
+    Slices,
 }
 
 impl Change {
@@ -183,6 +190,7 @@ impl Change {
             | Change::DeletePlanLimit { business_id, .. } => Subject::Business(business_id.clone()),
             Change::Stripe(change) => Subject::Business(change.event.business_id.clone()),
             Change::Define(_) => Subject::Service,
+            Change::CutSlices(_) | Change::MoveSlices(_) => Subject::Slices,
         }
     }
 
@@ -202,6 +210,11 @@ impl Change {
         )
     }
 
+    /// Whether nobody waits for it, so that it gives way while the store is behind.
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Change::CutSlices(_) | Change::MoveSlices(_))
+    }
+
     /// The definitions that make the change; none if everything is so already. New series are numbered from
     /// `next_series`, which moves on.
     pub fn decide(
@@ -218,6 +231,7 @@ impl Change {
             Change::CreateSeries { key, spec } => create_series(registry, key, spec, next_series, now)?,
             Change::DescribeSeries { key, spec } => {
                 signable(registry, &key.business_id, spec.webhook_url.as_deref())?;
+                slices::billed_alone(registry, &key, &spec)?;
                 vec![Definition::SeriesChanged { series: live(&key)?, spec }]
             }
             Change::DeleteSeries { key } => vec![Definition::SeriesDeleted { series: live(&key)? }],
@@ -269,6 +283,11 @@ impl Change {
             }
             Change::Stripe(change) => stripe::decide(registry, change, next_series, now)?,
             Change::Define(definitions) => definitions,
+            Change::CutSlices(request) => slices::cut(registry, &request, now),
+            Change::MoveSlices(mut moves) => {
+                moves.retain(|moved| registry.slices().of_identifier(&moved.identifier).is_some());
+                (!moves.is_empty()).then_some(Definition::SlicesMoved(moves)).into_iter().collect()
+            }
         })
     }
 }
@@ -288,6 +307,7 @@ fn create_series(
     if registry.find(&key.business_id, key.customer_id.as_deref(), &key.metric_name).is_some() {
         return Ok(Vec::new());
     }
+    slices::billed_alone(registry, &key, &spec)?;
     let series = *next_series;
     next_series.0 = series.0.checked_add(1).ok_or(ControlError::Overloaded)?;
     Ok(vec![Definition::SeriesCreated(SeriesRecord { series, key, spec, created_at: now })])

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use dataflows::types::{
     ApiKey, Business, Definition, KeyKind, Plan, PlanLimit, Sealed, SeriesId, SeriesKey, SeriesSpec,
-    StripeEvent, StripeKey, Webhook,
+    SliceMove, StripeEvent, StripeKey, Webhook,
 };
 
 use super::{
-    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, Made, Origin,
-    SeriesHandle, StripeChange, hash_key, new_key,
+    BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, CutRequest,
+    Made, Origin, SeriesHandle, StripeChange, hash_key, new_key,
 };
 
 /// The changes, as somebody makes them.
@@ -42,6 +42,16 @@ impl Edits<'_> {
     /// Definitions that the service itself makes at a start.
     pub async fn define(&self, definitions: Vec<Definition>) -> Result<(), ControlError> {
         self.request(Change::Define(definitions)).await.map(drop)
+    }
+
+    /// Cuts slices of usage; how many definitions that took.
+    pub async fn cut_slices(&self, request: CutRequest) -> Result<usize, ControlError> {
+        Ok(self.request(Change::CutSlices(request)).await?.definitions)
+    }
+
+    /// Says what has become of slices.
+    pub async fn move_slices(&self, moves: Vec<SliceMove>) -> Result<(), ControlError> {
+        self.request(Change::MoveSlices(moves)).await.map(drop)
     }
 
     /// Creates a series, or finds it.

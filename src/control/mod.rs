@@ -21,6 +21,7 @@ mod plans;
 mod registry;
 mod relations;
 mod secrets;
+pub mod slices;
 mod stripe;
 mod subscriptions;
 mod vault;
@@ -52,6 +53,7 @@ pub use lapses::{Lapses, Who};
 pub use plans::Plans;
 pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
 pub use secrets::Secrets;
+pub use slices::CutRequest;
 pub use stripe::{BillingInvoice, Concerns, StripeChange, StripeWhat};
 pub use subscriptions::{EndedPeriods, Subscriptions};
 pub use vault::{OpenError, Owner, Plaintext, Purpose, SealError, Vault};
@@ -121,6 +123,11 @@ pub enum ControlError {
         "a webhook_url needs the business's webhook secret: PUT /api/v1/businesses/{{business_id}}/webhook makes one"
     )]
     NoWebhookSecret,
+    /// Another metric of the customer is billed by the price.
+    #[error(
+        "another metric of the customer is billed by that price_id: two on one meter cannot be told apart"
+    )]
+    PriceTaken,
     /// What decides how updates count cannot change under updates.
     #[error("{field} cannot be changed once the series has updates")]
     Fixed {
@@ -397,11 +404,13 @@ impl Thread {
         let (mut definitions, mut replies, mut deferred) = (Vec::new(), Vec::new(), Vec::new());
         {
             let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-            let backlog = registry.unprojected_len() >= UNPROJECTED_EPOCHS_MAX;
+            let backlog = registry.unprojected_len();
             let (mut subjects, mut is_closed) = (HashSet::new(), false);
             let mut next_series = registry.next_series();
             for request in waiting {
-                if backlog {
+                // Billing leaves room for what tenants ask for: its usage waits where it is.
+                let max = UNPROJECTED_EPOCHS_MAX / if request.change.can_wait() { 2 } else { 1 };
+                if backlog >= max {
                     let _ = request.reply.send(Err(ControlError::Overloaded));
                     continue;
                 }

@@ -23,6 +23,7 @@ use super::key::{Credential, Principal, is_active};
 use super::lapses::Lapses;
 use super::plans::Plans;
 use super::secrets::Secrets;
+use super::slices::Slices;
 use super::subscriptions::Subscriptions;
 
 /// A live series as requests hold it: who it is and where it lives. Cheap to clone.
@@ -109,6 +110,7 @@ pub struct Registry {
     /// By the hash of the key, which is as random as it gets.
     keys: HashMap<[u8; 32], Credential, FixedState>,
     secrets: Secrets,
+    pub(super) slices: Slices,
     /// Live series by the hash of their key.
     names: HashTable<SeriesHandle>,
     /// Live series in list order.
@@ -147,6 +149,7 @@ impl Registry {
             facts: Facts::default(),
             keys: HashMap::default(),
             secrets: Secrets::default(),
+            slices: Slices::default(),
             names: HashTable::new(),
             ordered: BTreeMap::new(),
             live: HashMap::default(),
@@ -197,6 +200,7 @@ impl Registry {
                 self.businesses.remove(business_id);
                 self.proxy_targets.remove(business_id);
                 self.secrets.forget(business_id);
+                self.slices.end_business(business_id);
                 self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
             }
             Definition::SubscriptionPut(_)
@@ -220,11 +224,17 @@ impl Registry {
             Definition::SeriesDeleted { series } => {
                 let handle = self.remove(*series)?;
                 self.facts.series(&handle, -1);
+                self.slices.end_series(*series);
                 return Some((series.worker(self.workers), Command::Close { slot: handle.slot }));
             }
             Definition::SeriesCut { series } => {
                 let slot = self.by_id(*series)?.slot;
+                self.slices.note_ended(*series);
                 return Some((series.worker(self.workers), Command::Cut { slot, at: None }));
+            }
+            Definition::PeriodsBilled { series, .. } if !self.live.contains_key(series) => {}
+            Definition::PeriodsBilled { .. } | Definition::SlicesCut(_) | Definition::SlicesMoved(_) => {
+                self.slices.apply(definition);
             }
             Definition::PostRecorded { series, body_hash } => {
                 if self.live.contains_key(series) {
@@ -260,6 +270,7 @@ impl Registry {
 
     fn insert(&mut self, handle: SeriesHandle) {
         let key = Arc::new(handle.record.key.clone());
+        self.slices.describe(&handle.record);
         self.live.insert(handle.series, key.clone());
         self.ordered.insert(key, handle.clone());
         self.names.insert_unique(hash_of(&handle), handle, hash_of);
@@ -373,6 +384,16 @@ impl Registry {
         &self.secrets
     }
 
+    /// What is billed of usage, and what is on its way.
+    pub fn slices(&self) -> &Slices {
+        &self.slices
+    }
+
+    /// Series whose live period may have ended since the last call.
+    pub fn take_ended(&mut self) -> std::collections::BTreeSet<SeriesId> {
+        self.slices.take_ended()
+    }
+
     /// Series in the order (scope, customer, name), strictly behind `after`, at most `limit`.
     pub fn list(&self, filter: &SeriesFilter, after: Option<&SeriesKey>, limit: usize) -> Vec<SeriesHandle> {
         let first = SeriesKey {
@@ -471,6 +492,7 @@ impl Registry {
             .chain(posts)
             .chain(self.subscriptions.export())
             .chain(self.stripe_events.export())
+            .chain(self.slices.export())
             .collect()
     }
 

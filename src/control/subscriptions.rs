@@ -277,6 +277,7 @@ impl Registry {
             for SeriesHandle { series, slot, .. } in series {
                 if self.subscriptions.last_end(series).is_none_or(|last| last <= end) {
                     self.subscriptions.note_end(series, end);
+                    self.slices.note_ended(series);
                     commands.push((series.worker(self.workers), Command::Cut { slot, at: Some(end) }));
                 }
             }

@@ -33,6 +33,7 @@ use dataflows::types::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
+use crate::control::slices::PeriodUsage;
 use crate::control::{DefinitionTicket, Registry, SeriesHandle};
 use crate::journal::{Position, Rejected};
 
@@ -149,6 +150,8 @@ pub(crate) enum Message {
     Refuse(Update, Option<EventId>, Micros, oneshot::Sender<Option<Decision>>),
     /// One series in full.
     State(u32, oneshot::Sender<Option<SeriesState>>),
+    /// Live periods of slots.
+    Periods(Vec<u32>, oneshot::Sender<Vec<Option<Vec<PeriodUsage>>>>),
     /// An emission is in the store, for the series up to and including the given one.
     Stored(Span, Epoch, SeriesId),
     /// Export everything as of now.
@@ -337,6 +340,15 @@ impl Queries {
         handles: &[SeriesHandle],
         at: Micros,
     ) -> Result<Vec<Option<Standing>>, Stopped> {
+        self.ask_slots(handles, |slots, reply| Message::Standings(slots, at, reply)).await
+    }
+
+    /// Asks each owning worker about its slots; the answers in the order of the handles.
+    async fn ask_slots<T: Clone>(
+        &self,
+        handles: &[SeriesHandle],
+        message: impl Fn(Vec<u32>, oneshot::Sender<Vec<Option<T>>>) -> Message,
+    ) -> Result<Vec<Option<T>>, Stopped> {
         let workers = self.0.queues.len();
         let mut slots = vec![Vec::new(); workers];
         let mut positions = vec![Vec::new(); workers];
@@ -348,16 +360,16 @@ impl Queries {
         let mut answers = Vec::new();
         for (worker, slots) in slots.into_iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
             let (reply, answer) = oneshot::channel();
-            self.0.queues[worker].send(Message::Standings(slots, at, reply));
+            self.0.queues[worker].send(message(slots, reply));
             answers.push((worker, answer));
         }
-        let mut standings = vec![None; handles.len()];
+        let mut found = vec![None; handles.len()];
         for (worker, answer) in answers {
-            for (&position, standing) in positions[worker].iter().zip(answer.await.map_err(|_| Stopped)?) {
-                standings[position] = standing;
+            for (&position, answer) in positions[worker].iter().zip(answer.await.map_err(|_| Stopped)?) {
+                found[position] = answer;
             }
         }
-        Ok(standings)
+        Ok(found)
     }
 
     /// The answer to an update that would be refused by its limit if it arrived at `at`; none if it has to be journaled.
@@ -375,6 +387,11 @@ impl Queries {
         let update = Update { slot: handle.slot, item: 0, event_at, amount };
         self.0.queues[worker].send(Message::Refuse(update, id, at, reply));
         answer.await.map_err(|_| Stopped)
+    }
+
+    /// The live periods in memory, oldest first, one list a handle; none for a series that has been deleted meanwhile.
+    pub async fn periods(&self, handles: &[SeriesHandle]) -> Result<Vec<Option<Vec<PeriodUsage>>>, Stopped> {
+        self.ask_slots(handles, Message::Periods).await
     }
 
     /// Everything the owning worker remembers of a series.

@@ -18,6 +18,7 @@ use super::emissions::Collected;
 use super::snapshot::{Chunk, Export};
 use super::{EngineOptions, Ledger, Message, Shared, WorkerQueue};
 use crate::control::Registry;
+use crate::control::slices::PeriodUsage;
 
 /// Messages taken before the worker looks after its exports again.
 const MESSAGES_MAX: usize = 1_024;
@@ -85,6 +86,21 @@ impl Workers {
         }
         self.guards.join().into_iter().for_each(drop);
     }
+}
+
+/// What there is to bill of a series.
+fn usage(state: &SeriesState) -> Vec<PeriodUsage> {
+    let end_of = |start: Micros| {
+        let window = state.windows.iter().find(|window| window.start == start);
+        window.map_or_else(|| state.shape.flush.window(start).end, |window| window.end)
+    };
+    let periods = state.periods.iter().map(|period| PeriodUsage {
+        start: period.start,
+        end: period.end,
+        tally: period.tally,
+        used_until: period.newest.map(end_of),
+    });
+    periods.collect()
 }
 
 /// If one worker unwinds, its peers wait for it for ever. Make it loud.
@@ -166,6 +182,10 @@ impl Body {
                     None => 0,
                 };
                 let _ = reply.send(decision);
+            }
+            Message::Periods(slots, reply) => {
+                let periods = |slot| self.driver.state(slot).map(|state| usage(&state));
+                let _ = reply.send(slots.into_iter().map(periods).collect());
             }
             Message::State(slot, reply) => drop(reply.send(self.driver.state(slot))),
             Message::Stored(class, upper, through) => self.driver.acknowledge_through(class, upper, through),

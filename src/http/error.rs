@@ -278,6 +278,9 @@ impl From<ControlError> for ApiError {
             ControlError::NoWebhookSecret => {
                 Fault::unacceptable("webhook_url", "webhook_secret_missing", detail).into()
             }
+            ControlError::PriceTaken => {
+                Fault::unacceptable("metadata.integrations.stripe.price_id", "price_taken", detail).into()
+            }
             ControlError::Fixed { field } => {
                 let mut error = ApiError::new(Title::Conflict, "metric_has_updates", detail);
                 error.0.field = Some(field.to_owned());

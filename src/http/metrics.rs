@@ -6,7 +6,7 @@ use dataflows::types::{Amount, Decision, LimitSource, Micros, Operation, SeriesK
 use hyper::StatusCode;
 
 use super::auth::{absent, series_key};
-use super::error::ApiError;
+use super::error::{ApiError, Title};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms, ratelimit};
 use crate::admission::parse::names::{ACTIONS, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES, word};
@@ -109,11 +109,15 @@ pub(super) fn remaining(spec: &SeriesSpec, standing: &Standing) -> Option<Amount
     standing.limit.filter(|_| adds_up)?.remaining(standing.value)
 }
 
-/// `DELETE /api/v1/metrics/{metric_name}`. `force` is known, but no series can have unexported usage yet.
+/// `DELETE /api/v1/metrics/{metric_name}`. 409 while usage that is billed has not arrived, unless `force` says so.
 pub(super) async fn delete(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
-    call.query.flag("force")?;
-    rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
+    let is_forced = call.query.flag("force")?.unwrap_or(false);
+    let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
+    if !is_forced && super::billing::is_owed(rooms, &handle).await? {
+        let detail = "usage of the metric has not been billed yet: wait for it, or delete with force=true";
+        return Err(ApiError::new(Title::Conflict, "unexported_usage", detail));
+    }
     rooms.control.by(call.origin()).delete_series(&key).await?;
     let json = Json::object()
         .set("status", "deleted")

@@ -10,6 +10,7 @@
 
 mod audit;
 pub mod auth;
+mod billing;
 pub mod body;
 mod businesses;
 mod customers;
@@ -54,6 +55,7 @@ use crate::control::{Control, Origin, Principal, Vault};
 use crate::outbound::Outbound;
 use crate::store::History;
 use auth::Access;
+pub use billing::Remark;
 use error::{ApiError, Title};
 pub use limits::SCANS_MAX;
 pub use patching::Patching;
@@ -97,6 +99,8 @@ pub struct Rooms {
     pub history: Arc<dyn History>,
     /// Messages in the store.
     pub undelivered: Arc<Undelivered>,
+    /// Why slices of usage wait.
+    pub remark: Remark,
     /// What definitions may ask for.
     pub bounds: Bounds,
     /// `max_event_age` of series that name none, in seconds.
@@ -311,6 +315,7 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::CustomerKeyCreate => Box::pin(keys::create_for_customer(backend.rooms()?, call)).await,
         Endpoint::CustomerKeyList => keys::list_of_customer(backend.rooms()?, call),
         Endpoint::CustomerKeyDelete => Box::pin(keys::delete_of_customer(backend.rooms()?, call)).await,
+        Endpoint::BillingRead => Box::pin(billing::read(backend.rooms()?, call)).await,
         Endpoint::BillingReset => Box::pin(customers::reset_billing(backend.rooms()?, call)).await,
         Endpoint::AuditList => Box::pin(audit::list(backend.rooms()?, call)).await,
         Endpoint::AuditListOwn => Box::pin(audit::list_own(backend.rooms()?, call)).await,

@@ -61,6 +61,7 @@ pub enum Endpoint {
     CustomerPut,
     CustomerRead,
     CustomerDelete,
+    BillingRead,
     BillingReset,
     AuditList,
     AuditListOwn,
@@ -148,7 +149,7 @@ const STRIPE_EVENTS: &str = "/api/v1/stripe/events";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 52] = [
+pub static ROUTES: [Route; 53] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -265,6 +266,7 @@ pub static ROUTES: [Route; 52] = [
         query: &[],
         json: false,
     },
+    own(Method::GET, "/api/v1/billing/{customer_id}", Endpoint::BillingRead, READS, PAGE, false),
     admin(Method::POST, BILLING_RESET, Endpoint::BillingReset, false),
     Route {
         method: Method::GET,

@@ -38,6 +38,7 @@ pub(super) const SQLITE: &[Migration] = &[
         name: "proxy_targets",
         sql: include_str!("../../migrations/sqlite/0008_proxy_targets.sql"),
     },
+    Migration { version: 10, name: "slices", sql: include_str!("../../migrations/sqlite/0010_slices.sql") },
 ];
 
 /// The migrations of PostgreSQL.
@@ -70,6 +71,7 @@ pub(super) const POSTGRES: &[Migration] = &[
         name: "proxy_targets",
         sql: include_str!("../../migrations/postgres/0008_proxy_targets.sql"),
     },
+    Migration { version: 10, name: "slices", sql: include_str!("../../migrations/postgres/0010_slices.sql") },
 ];
 
 impl Migration {

@@ -21,7 +21,7 @@ const PREFIX: &str = "tt_";
 const DIGITS: usize = 32;
 
 /// The identifier of slice `slice` (from 0) of the period of a customer's meter that began at `period_start`. `customer` and
-/// `meter` are Stripe's ids.
+/// `meter` are our names of them: who bills may learn Stripe's later.
 pub fn identifier(business: &str, customer: &str, meter: &str, period_start: Micros, slice: u64) -> String {
     let mut hasher = blake3::Hasher::new();
     for text in [business, customer, meter] {

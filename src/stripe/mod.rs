@@ -23,6 +23,7 @@ mod outcome;
 mod signature;
 mod usage;
 
+pub use crate::control::Plaintext;
 pub use biller::{Biller, Done, Spawned};
 pub use calls::{API_BASE, API_VERSION, Account, Stripe, livemode};
 pub use event::{

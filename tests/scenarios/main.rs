@@ -15,6 +15,7 @@ mod customers;
 mod cuts;
 mod database;
 mod database_faults;
+mod export;
 mod keys;
 mod kills;
 mod limits;

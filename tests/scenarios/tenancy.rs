@@ -21,7 +21,8 @@ use super::support::until;
 use super::webhooks::Receiver;
 
 /// What customers may see.
-const FOR_CUSTOMERS: [Endpoint; 7] = [
+const FOR_CUSTOMERS: [Endpoint; 8] = [
+    Endpoint::BillingRead,
     Endpoint::MetricList,
     Endpoint::MetricRead,
     Endpoint::MetricHistory,
@@ -110,6 +111,7 @@ impl Names<'_> {
             | Endpoint::PlanLimitDelete
             | Endpoint::LimitList
             | Endpoint::CustomerUsage
+            | Endpoint::BillingRead
             | Endpoint::Health
             | Endpoint::Live
             | Endpoint::Ready

@@ -14,6 +14,7 @@ mod plans;
 mod postgres;
 mod reading;
 mod sink;
+mod slices;
 mod support;
 #[path = "../support/postgres.rs"]
 mod support_postgres;

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod postgres;
 pub mod python;
 pub mod server;
+pub mod stripe;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

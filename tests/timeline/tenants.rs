@@ -126,6 +126,7 @@ const STORY: &[Call<'static>] = &[
     ("admin", "PUT", "/api/v1/businesses/biz_X", r#"{"email": "y@example.com"}"#, ""),
     ("admin", "POST", "/admin/v1/customers/biz_X/c1/reset-billing", "", ""),
     ("own", "GET", "/api/v1/metrics/bill?scope=customer&customer_id=c1", "", ""),
+    ("own", "GET", "/api/v1/billing/c1", "", ""),
     ("own", "GET", "/api/v1/metrics/m/history", "", ""),
     ("own", "GET", "/api/v1/metrics/m/history?scope=customer&customer_id=c1&limit=1", "", ""),
     ("own", "GET", "/api/v1/stripe/events", "", ""),

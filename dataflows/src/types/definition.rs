@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, AuditEntry, BillingPeriodEnd, EffectiveLimit, Limit, LimitSource, MetricType, Micros, Notify,
-    Operation, Plan, PlanLimit, SeriesId, SeriesKey, Shape, Span, StripeEvent, StripeKey, Subscription,
-    Webhook,
+    Amount, AuditEntry, BilledPeriod, BillingPeriodEnd, EffectiveLimit, Limit, LimitSource, MetricType,
+    Micros, Notify, Operation, Plan, PlanLimit, SeriesId, SeriesKey, Shape, Slice, SliceMove, Span,
+    StripeEvent, StripeKey, Subscription, Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -131,6 +131,17 @@ pub enum Definition {
     StripeEventRead(StripeEvent),
     /// A billing period has ended, so that it does not end again. The cut is a definition of its own, or was made in time.
     BillingPeriodEnded(BillingPeriodEnd),
+    /// How much of a series' live periods is billed from now on. The slices that make it so follow in the same epoch.
+    PeriodsBilled {
+        /// Which.
+        series: SeriesId,
+        /// The periods that changed, each in full.
+        periods: Vec<BilledPeriod>,
+    },
+    /// Slices of usage are to be billed.
+    SlicesCut(Vec<Slice>),
+    /// Slices have come to other states.
+    SlicesMoved(Vec<SliceMove>),
 }
 
 /// A tenant.

@@ -3,7 +3,8 @@
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
 //! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
 //! `plan` what plans are, `limits` what limits are computed from,
-//! `secret` what of a tenant's is encrypted, `audit` who changed what, `stripe` what Stripe told us.
+//! `secret` what of a tenant's is encrypted, `audit` who changed what, `stripe` what Stripe told us, `slice` how usage is
+//! billed.
 //! Nothing here computes more than a conversion.
 
 mod audit;
@@ -13,6 +14,7 @@ pub mod packed;
 mod plan;
 mod secret;
 mod series;
+mod slice;
 mod state;
 mod stripe;
 mod work;
@@ -29,6 +31,7 @@ pub use limits::{Crossing, Edge, EffectiveLimit, Fact, LimitSource, Limited, Not
 pub use plan::{LimitPeriod, Plan, PlanLimit};
 pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
+pub use slice::{BilledPeriod, Slice, SliceMove, SliceState};
 pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};
 pub use stripe::{BillingPeriodEnd, StripeEvent, Subscription, SubscriptionItem, SubscriptionStanding};
 pub use work::{

@@ -16,6 +16,7 @@ pub(super) fn check(
     warnings: &mut Vec<String>,
 ) -> Result<SeriesSpec, Fault> {
     spec.reset_interval = reset_interval(&spec, before, object.some("reset_interval").is_some())?;
+    billable(&spec)?;
     let Some(limit) = &spec.limit else { return Ok(spec) };
     match limit.action {
         Action::Block => blocking(&spec, limit)?,
@@ -46,6 +47,17 @@ fn reset_interval(spec: &SeriesSpec, before: &SeriesSpec, given: bool) -> Result
     }
     // Every longer span is a whole number of shorter ones (`dataflows::window`).
     Ok(Some(reset))
+}
+
+/// What is billed adds up: a slice of a greatest or a mean value is nothing.
+fn billable(spec: &SeriesSpec) -> Result<(), Fault> {
+    let is_billed = spec.stripe.as_ref().is_some_and(|stripe| stripe.enabled && stripe.price_id.is_some());
+    let adds_up = matches!(spec.operation, Operation::Sum | Operation::Count);
+    if is_billed && spec.metric_type == MetricType::StripeBilling && !adds_up {
+        let detail = "usage is billed to a price_id with the operations SUM and COUNT only";
+        return Err(Fault::unacceptable("operation", "invalid_combination", detail));
+    }
+    Ok(())
 }
 
 fn blocking(spec: &SeriesSpec, limit: &Limit) -> Result<(), Fault> {

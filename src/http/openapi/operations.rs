@@ -166,11 +166,9 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .answers(200, "It is changed.", "MetricUpdated")
         .refuses(&[Conflict, Unprocessable]),
         Endpoint::MetricDelete => {
-            new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.").answers(
-                200,
-                "It is gone.",
-                "MetricDeleted",
-            )
+            new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.")
+                .answers(200, "It is gone.", "MetricDeleted")
+                .refuses(&[Conflict])
         }
         Endpoint::MetricHistory => new(
             METRICS,
@@ -431,6 +429,13 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "Every series of the customer with its limit: what a billing page shows.",
         )
         .answers(200, "A page.", "CustomerUsage"),
+        Endpoint::BillingRead => new(
+            LIMITS,
+            "readBilling",
+            "What is billed of a customer",
+            "Every series of the customer whose usage goes to Stripe: its live periods, and the slices that have not arrived.",
+        )
+        .answers(200, "A page.", "Billing"),
         Endpoint::Proxy => new(
             LIMITS,
             "forwardRequest",

@@ -86,6 +86,18 @@ pub(super) fn answers() -> Vec<(&'static str, Shape)> {
             "CustomerUsage",
             page("usage", "Standing").also([next_cursor(), as_of(), ("customer_id", Shape::id())]),
         ),
+        (
+            "Billing",
+            page("series", "BilledSeries").also([
+                next_cursor(),
+                as_of(),
+                ("customer_id", Shape::id()),
+                ("stripe_customer_id", Shape::text().or_null()),
+            ]),
+        ),
+        ("BilledSeries", billed_series()),
+        ("BilledPeriod", billed_period()),
+        ("Slice", slice()),
         ("BreachStatus", breach_status()),
         ("ProxyTargets", bound()),
         ("ProxyTargetsUpdated", bound().also(status("updated"))),
@@ -216,6 +228,56 @@ fn proxy_targets(name: &str) -> Shape {
 
 fn bound() -> Shape {
     Shape::answer([business_id(), ("proxy_targets", Shape::list(Shape::text()).about("By their texts."))])
+}
+
+fn billed_series() -> Shape {
+    Shape::answer([
+        ("metric_name", Shape::metric_name()),
+        ("operation", Shape::option(&OPERATIONS)),
+        ("price_id", Shape::id().or_null()),
+        ("export", Shape::word(["usage", "overage"])),
+        (
+            "waits_for",
+            Shape::text().or_null().about("Why nothing is sent, where somebody must do something."),
+        ),
+        ("periods", Shape::list(Shape::named("BilledPeriod")).about("Newest first.")),
+        (
+            "slices",
+            Shape::list(Shape::named("Slice")).about("That are not known to have arrived, oldest first."),
+        ),
+    ])
+}
+
+fn billed_period() -> Shape {
+    let units = || Shape::of("integer");
+    Shape::answer([
+        ("start", Shape::moment()),
+        ("end", Shape::moment().or_null()),
+        ("is_final", Shape::flag().about("Whether its invoice takes nothing more.")),
+        ("usage", Shape::amount().about("Without the initial value.")),
+        ("billable", Shape::amount().about("What is billed of it, with what was moved here or away.")),
+        ("scale", Shape::amount().about("What a unit stands for.")),
+        ("exported", units().about("Units that have arrived.")),
+        ("pending", units().about("Units on their way.")),
+        ("dead", units().about("Units that never will arrive.")),
+        ("remainder", Shape::amount().about("What is in no slice.")),
+        ("late_amount", Shape::amount().about("Of `billable`: from earlier periods that were final.")),
+        ("moved_amount", Shape::amount().about("Went into a later period, since this one was final.")),
+        ("held_amount", Shape::amount().about("Came too late and is billed nowhere.")),
+    ])
+}
+
+fn slice() -> Shape {
+    Shape::answer([
+        ("identifier", Shape::text().about("Its name at Stripe.")),
+        ("period_start", Shape::moment().or_null()),
+        ("number", Shape::count()),
+        ("quantity", Shape::of("integer")),
+        ("dated_at", Shape::moment()),
+        ("state", Shape::word(["new", "sending", "unknown", "dead"])),
+        ("state_at", Shape::moment()),
+        ("reason", Shape::text().or_null()),
+    ])
 }
 
 fn breach_status() -> Shape {

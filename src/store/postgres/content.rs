@@ -11,8 +11,8 @@ use super::rows::tally_at;
 use super::values::{At, Numeric};
 use super::{Session, Target, column};
 use crate::store::records::{
-    BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PlanLimitRow, PlanRow, PlannedRow,
-    ProxyTargetsRow, StripeKeyRow, WebhookRow,
+    BilledPeriodRow, BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PlanLimitRow, PlanRow,
+    PlannedRow, ProxyTargetsRow, SliceRow, StripeKeyRow, WebhookRow,
 };
 use crate::store::{Content, StoreError};
 
@@ -34,6 +34,22 @@ const STATES: &str = "
     SELECT series_id, period_start, value, sum, count, min, max
     FROM {schema}.series_state JOIN {schema}.series USING (series_id) WHERE stored ORDER BY series_id";
 
+// As JSON an amount would be a number, which is read as a float.
+const PERIODS: &str = "
+    SELECT (to_jsonb(kept) || jsonb_build_object('usage', usage::text, 'updates', updates::text,
+        'cleaned', cleaned::text, 'free', free::text, 'billable', billable::text, 'carried_in', carried_in::text,
+        'carried_out', carried_out::text, 'units', units::text, 'scale', scale::text))::text
+    FROM {schema}.billing_periods AS kept JOIN {schema}.series USING (series_id) ORDER BY series_id, period_start";
+
+/// Those that may still be asked about.
+const SLICES: &str = "
+    SELECT (to_jsonb(kept) || jsonb_build_object('scale', scale::text, 'remainder', remainder::text))::text
+    FROM {schema}.slices AS kept
+    WHERE state <> 'acked' OR state_at > $1 ORDER BY cut_at, series_id, period_start, number";
+
+/// How long ago slices may have arrived that come back.
+const ACKED_MICROS: i64 = 48 * 3_600 * Micros::PER_SECOND;
+
 /// All rows from a moment on, and the newest in any case.
 const LAST_ROWS: &str = "
     SELECT series.series_id, window_start, window_end, value, sum, count, min, max
@@ -54,6 +70,14 @@ pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Res
     for row in session.query(&target.sql(SERIES), &[]).await? {
         let custom: String = column(&row, 1)?;
         definitions.push(parsed(column(&row, 0)?, |series: NamedSpecRow| series.definition(custom))?);
+    }
+    for row in session.query(&target.sql(PERIODS), &[]).await? {
+        definitions.push(parsed(column(&row, 0)?, BilledPeriodRow::definition)?);
+    }
+    for row in
+        session.query(&target.sql(SLICES), &[(&At(Micros(now.0 - ACKED_MICROS)), Type::TIMESTAMPTZ)]).await?
+    {
+        definitions.extend(parsed(column(&row, 0)?, SliceRow::definitions)?);
     }
     let mut states = Vec::new();
     for row in session.query(&target.sql(STATES), &[]).await? {

@@ -3,7 +3,7 @@
 //! What a stretch of definitions leaves behind is worked out first: of several puts of one thing the last one counts, and
 //! what is deleted takes the puts before it along. Then all deletions are written, and then the puts that are left, each kind
 //! in one statement for every `SLICE_ROWS` of them. Rows travel as one JSON text and become columns by the tables' own
-//! types (`json_populate_recordset`). Plans and their limits are in `plans`.
+//! types (`json_populate_recordset`). Plans and their limits are in `plans`, what is billed is in `slices`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::plans::LeftPlans;
+use super::slices::LeftSlices;
 use super::{Session, Target};
 use crate::store::records::{
     BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, ProxyTargetsRow, SpecRow,
@@ -123,6 +124,7 @@ struct Left<'a> {
     stripe_keys: BTreeMap<Pair<'a>, StripeKeyRow>,
     webhooks: BTreeMap<&'a str, WebhookRow>,
     plans: LeftPlans<'a>,
+    slices: LeftSlices<'a>,
     entries: Vec<EntryRow>,
     gone_businesses: BTreeSet<&'a str>,
     gone_customers: BTreeSet<Pair<'a>>,
@@ -178,10 +180,16 @@ impl<'a> Left<'a> {
             Definition::CustomerPlanned { business_id, customer_id, plan_id } => {
                 self.plans.plan_customer((business_id, customer_id), plan_id.as_deref())
             }
+            Definition::PeriodsBilled { series, periods } => {
+                periods.iter().for_each(|period| self.slices.bill(*series, period))
+            }
+            Definition::SlicesCut(slices) => slices.iter().for_each(|slice| self.slices.put(slice)),
+            Definition::SlicesMoved(moves) => moves.iter().for_each(|moved| self.slices.moved(moved)),
             Definition::Audited(entry) => self.entries.push(EntryRow::new(epoch, index, entry)),
             Definition::SeriesDeleted { series } => {
                 self.series.remove(series);
                 self.specs.remove(series);
+                self.slices.end_series(*series);
                 self.gone_series.insert(*series);
             }
             Definition::KeyEnded { hash } => {
@@ -229,12 +237,13 @@ impl<'a> Left<'a> {
         self.stripe_keys.retain(|(of, _), _| *of != business_id);
         self.keys.retain(|_, (key, _)| key.business_id != business_id);
         self.plans.end_business(business_id);
+        self.slices.end_business(business_id);
         self.gone_businesses.insert(business_id);
     }
 
     async fn delete(&self, session: &Session, target: &Target) -> Result<(), StoreError> {
         let series: Vec<i64> = self.gone_series.iter().map(|series| series.0.into()).collect();
-        for table in ["series_state", "series"] {
+        for table in ["billing_periods", "series_state", "series"] {
             if !series.is_empty() {
                 let sql = format!("DELETE FROM {{schema}}.{table} WHERE series_id = ANY($1)");
                 session.run(&target.sql(&sql), &[(&series, Type::INT8_ARRAY)]).await?;
@@ -258,6 +267,7 @@ impl<'a> Left<'a> {
         self.plans.delete(session, target).await?;
         let businesses: Vec<&str> = self.gone_businesses.iter().copied().collect();
         let tables = [
+            "slices",
             "api_keys",
             "stripe_keys",
             "webhooks",
@@ -283,6 +293,7 @@ impl<'a> Left<'a> {
         put(session, target, PUT_CUSTOMERS, self.customers.into_values()).await?;
         put(session, target, DESCRIBE_CUSTOMERS, self.details.into_values()).await?;
         self.plans.put(session, target).await?;
+        self.slices.put_all(session, target).await?;
         put(session, target, PUT_STRIPE_KEYS, self.stripe_keys.into_values()).await?;
         put(session, target, PUT_WEBHOOKS, self.webhooks.into_values()).await?;
         put(session, target, PUT_ENTRIES, self.entries.into_iter()).await?;

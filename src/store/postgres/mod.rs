@@ -23,6 +23,7 @@ mod migrate;
 mod outbox;
 mod plans;
 mod rows;
+mod slices;
 mod values;
 
 pub use connect::Target;

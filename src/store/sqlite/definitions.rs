@@ -3,7 +3,7 @@
 //! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
 //! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
 //! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
-//! encrypted. Plans and their limits are in `plans`; entries of the audit log are in `audit`, since their place in the
+//! encrypted. Plans and their limits are in `plans`, what is billed is in `slices`; entries of the audit log are in `audit`, since their place in the
 //! journal is their key.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::super::records::{base64, words};
 use super::super::text::time;
-use super::plans;
+use super::{plans, slices};
 
 /// Applies one definition.
 pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) -> rusqlite::Result<()> {
@@ -39,6 +39,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         }
         Definition::SeriesChanged { series, spec } => describe_series(&run, *series, spec),
         Definition::SeriesDeleted { series } => {
+            slices::end_series(&run, *series)?;
             run("DELETE FROM series_state WHERE series_id = ?1", params![series.0])?;
             run("DELETE FROM series WHERE series_id = ?1", params![series.0])
         }
@@ -56,6 +57,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             run("DELETE FROM webhooks WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM messages WHERE business_id = ?1", params![business_id])?;
             plans::end_business(&run, business_id)?;
+            slices::end_business(&run, business_id)?;
             run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])
         }
@@ -75,6 +77,11 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         Definition::CustomerPlanned { business_id, customer_id, plan_id } => {
             plans::plan_customer(&run, business_id, customer_id, plan_id.as_deref())
         }
+        Definition::PeriodsBilled { series, periods } => {
+            periods.iter().try_for_each(|period| slices::bill(&run, *series, period))
+        }
+        Definition::SlicesCut(cut) => cut.iter().try_for_each(|slice| slices::put(&run, slice)),
+        Definition::SlicesMoved(moves) => moves.iter().try_for_each(|moved| slices::moved(&run, moved)),
         Definition::SeriesCut { .. }
         | Definition::PostRecorded { .. }
         | Definition::Audited(_)

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer, a few readers.
 //!
 //! WAL, so that readers (ours and the user's) never wait for the writer; `synchronous = FULL`, so that a commit is on
-//! the disk when it returns. `rows` writes what emissions bring, `definitions` and `plans` the projection, `history` reads,
+//! the disk when it returns. `rows` writes what emissions bring, `definitions`, `plans` and `slices` the projection, `history` reads,
 //! `outbox` keeps messages.
 //!
 //! A connection that met an error is dropped and the next call opens a new one: what a failed statement or COMMIT left
@@ -14,6 +14,7 @@ mod history;
 mod outbox;
 mod plans;
 mod rows;
+mod slices;
 
 pub use history::SqliteHistory;
 

@@ -6,7 +6,7 @@
 //! What it does not do: bill, make invoices, know any other object.
 
 // Each test binary uses its own part.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod account;
 pub mod events;
