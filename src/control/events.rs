@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use dataflows::types::{Definition, Micros, StripeEvent};
 
-/// How long an event is remembered.
-const REMEMBERED_MICROS: i64 = 30 * 86_400 * Micros::PER_SECOND;
+/// How long an event is remembered, in microseconds since it was received.
+pub const REMEMBERED_MICROS: i64 = 30 * 86_400 * Micros::PER_SECOND;
 /// Most events of a business that are remembered.
 const EVENTS_MAX: usize = 100_000;
 

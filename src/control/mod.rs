@@ -44,7 +44,7 @@ pub use audit::Origin;
 use change::Change;
 pub use edit::Edits;
 pub use effects::{Effects, LimitEdit};
-pub use events::StripeEvents;
+pub use events::{REMEMBERED_MICROS, StripeEvents};
 pub use key::{
     BUSINESS_PREFIX, CUSTOMER_PREFIX, Principal, hash_key, new_business_id, new_key, new_limit_id,
     new_plan_id, new_webhook_secret,

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | a subscription | its periods end by themselves from now on (`subscriptions`); `subscription_ends_at`, plan and price of the customer follow it; a new one begins a period |
 //! | an invoice | ends the periods whose end was not known before, once for each boundary; where it was, it confirms |
-//! | a checkout | our customer has Stripe's id from now on |
+//! | a checkout | our customer has Stripe's id from now on, and what was said of its newest subscription before counts |
 //!
 //! An event that was read before, or is older than the last one about its subscription, changes nothing.
 
@@ -18,6 +18,9 @@ use super::{ControlError, CustomerRecord, Registry, SeriesHandle, change};
 
 /// Most subscriptions of a business that are kept.
 const SUBSCRIPTIONS_MAX: usize = 1_000_000;
+
+#[cfg(test)]
+pub(super) mod tests;
 
 /// An event, and what happened.
 #[derive(Clone, Debug)]
@@ -84,8 +87,12 @@ struct Effect {
 }
 
 impl Effect {
+    /// Once, of however many customers.
     fn say(&mut self, what: impl Into<String>) {
-        self.said.push(what.into());
+        let what = what.into();
+        if !self.said.contains(&what) {
+            self.said.push(what);
+        }
     }
 
     /// The series' period ends now, at what Stripe calls the boundary.
@@ -184,7 +191,8 @@ fn begin(registry: &Registry, handle: &SeriesHandle, subscription: &Subscription
     }
 }
 
-/// A customer as its subscription has it: expiry, plan, price.
+/// A customer as its subscription has it: expiry, plan, price. While any of its subscriptions runs, it does not expire; when
+/// one is over and another runs on, it has the plan of that one.
 fn follow(
     registry: &Registry,
     record: &CustomerRecord,
@@ -194,21 +202,32 @@ fn follow(
     let mut followed = record.clone();
     let Subscription { business_id, subscription_id, stripe_customer_id, .. } = subscription;
     let others = registry.subscriptions().of_customer(business_id, stripe_customer_id);
-    let mut others = others.filter(|other| &other.subscription_id != subscription_id);
-    match subscription.standing {
-        SubscriptionStanding::Running => followed.details.subscription_ends_at = subscription.ends_at,
-        SubscriptionStanding::Over if others.any(|other| other.standing == SubscriptionStanding::Running) => {
+    let others = others.filter(|other| &other.subscription_id != subscription_id);
+    let all: Vec<_> = others.chain([subscription]).collect();
+    let of_standing = |standing| all.iter().copied().filter(move |known| known.standing == standing);
+    let newest = of_standing(SubscriptionStanding::Running).max_by_key(|known| known.created_at);
+    let expires_at = match newest {
+        // The last of those that run; one that runs on has no end.
+        Some(_) => of_standing(SubscriptionStanding::Running)
+            .try_fold(Micros(i64::MIN), |last, known| Some(last.max(known.ends_at?))),
+        None => {
+            of_standing(SubscriptionStanding::Over).map(|known| known.ends_at.unwrap_or(known.said_at)).max()
+        }
+    };
+    let paid = match (subscription.standing, newest) {
+        (SubscriptionStanding::Undecided, _) => return followed,
+        (SubscriptionStanding::Running, _) => subscription,
+        (SubscriptionStanding::Over, Some(other)) => {
             effect.say("another subscription of the customer runs on");
+            other
+        }
+        (SubscriptionStanding::Over, None) => {
+            followed.details.subscription_ends_at = expires_at;
             return followed;
         }
-        SubscriptionStanding::Over => {
-            followed.details.subscription_ends_at =
-                Some(subscription.ends_at.unwrap_or(subscription.said_at));
-            return followed;
-        }
-        SubscriptionStanding::Undecided => return followed,
-    }
-    let prices = subscription.items.iter().map(|item| &item.price_id);
+    };
+    followed.details.subscription_ends_at = expires_at;
+    let prices = paid.items.iter().map(|item| &item.price_id);
     let plans: Vec<_> =
         prices.filter_map(|price| Some((price, registry.plans().of_price(business_id, price)?))).collect();
     match &plans[..] {
@@ -292,10 +311,15 @@ fn checked_out(
     let mut linked = record.clone();
     linked.details.stripe_customer_id = Some(stripe_id.clone());
     // What was said of the subscription before anybody knew whose it is.
-    let newest =
-        registry.subscriptions().of_customer(business_id, &stripe_id).max_by_key(|known| known.created_at);
+    let known = registry.subscriptions().of_customer(business_id, &stripe_id);
+    let newest = known.max_by_key(|known| (known.standing != SubscriptionStanding::Over, known.created_at));
     if let Some(subscription) = newest {
         linked = follow(registry, &linked, subscription, effect);
+        if record.details.stripe_customer_id.as_ref() != Some(&stripe_id) {
+            for handle in registry.billed_series_of(business_id, &customer_id) {
+                begin(registry, &handle, subscription, effect);
+            }
+        }
     }
     if linked != *record {
         effect.definitions.extend(change::put_customer(registry, linked, false, next_series, now)?);

@@ -6,13 +6,15 @@
 //! ```
 //! A known end is cut into its series as soon as an event may be counted that belongs behind it (`LEAD`), exactly where it
 //! is: what comes later for the time before still counts there. At the end itself the cut is made once more, so that the store
-//! hears of the new period. An end that is past when it becomes known splits nothing. Time entries alone decide, as in
-//! `lapses`, and a snapshot keeps what they have decided.
+//! hears of the new period. An end that is past when it becomes known splits nothing, and a boundary at which an event has
+//! ended the period of a series is not cut again. Time entries alone decide, as in `lapses`, and a snapshot keeps what they
+//! have decided; what events told is in the definitions.
 //!
 //! A series with a price follows the subscription that has it, another the newest of its customer; one that runs comes
 //! before one that is over.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dataflows::types::{
@@ -26,20 +28,24 @@ use super::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
 /// How far an event may be ahead of its arrival.
 const LEAD_MICROS: i64 = 5 * 60 * Micros::PER_SECOND;
 
+#[cfg(test)]
+mod tests;
+
 /// A price of a subscription: (business, subscription, price).
 type Item = (String, String, String);
 
 /// What time entries have decided: kept by a snapshot beside the definitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedPeriods {
-    items: Vec<(Item, Micros)>,
-    series: Vec<(SeriesId, Micros)>,
+    settled: Vec<(Item, Micros)>,
+    ahead: Vec<(Micros, Item)>,
+    passed: Vec<(SeriesId, Micros)>,
 }
 
 impl EndedPeriods {
     /// Whether there is nothing to keep.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.series.is_empty()
+        self.settled.is_empty() && self.passed.is_empty()
     }
 }
 
@@ -56,10 +62,12 @@ pub struct Subscriptions {
     upcoming: BTreeSet<(Micros, Item)>,
     /// Those that have been cut ahead.
     ahead: BTreeSet<(Micros, Item)>,
-    /// The last end of each item that has been cut.
-    cut: HashMap<Item, Micros>,
-    /// The last boundary of each series at which its period has ended.
-    ended: HashMap<SeriesId, Micros>,
+    /// The last end of each item that has been cut, or was past when it became known.
+    settled: HashMap<Item, Micros>,
+    /// The last boundary of each series at which time has ended its period.
+    passed: HashMap<SeriesId, Micros>,
+    /// The last one at which an event has.
+    told: HashMap<SeriesId, Micros>,
 }
 
 #[derive(Default)]
@@ -95,12 +103,13 @@ impl Subscriptions {
 
     /// The last boundary at which a period of the series has ended, as far as Stripe told.
     pub fn last_end(&self, series: SeriesId) -> Option<Micros> {
-        self.ended.get(&series).copied()
+        self.passed.get(&series).max(self.told.get(&series)).copied()
     }
 
     /// Whether the item's period ends then by itself.
     pub fn will_end(&self, subscription: &Subscription, item: &SubscriptionItem, at: Micros) -> bool {
-        self.upcoming.contains(&(at, key(subscription, item)))
+        let end = (at, key(subscription, item));
+        self.upcoming.contains(&end) || self.ahead.contains(&end)
     }
 
     fn put(&mut self, subscription: &Subscription) {
@@ -108,17 +117,19 @@ impl Subscriptions {
         self.forget(business_id, subscription_id);
         let party = (business_id.clone(), subscription.stripe_customer_id.clone());
         self.parties.entry(party).or_default().subscriptions.insert(subscription_id.clone());
-        for item in &subscription.items {
-            let item_key = key(subscription, item);
-            let is_cut = |end: &Micros| self.cut.get(&item_key).is_some_and(|cut| cut >= end);
-            let stays = |end: &Micros| {
-                subscription.standing != SubscriptionStanding::Over
-                    || subscription.ends_at.is_some_and(|ends_at| ends_at >= *end)
-            };
-            let end = item.period.map(|(_, end)| end);
-            let end = end.filter(|end| !subscription.is_simulated && *end > self.now && stays(end));
-            if let Some(end) = end.filter(|end| !is_cut(end)) {
-                self.upcoming.insert((end, item_key));
+        for item in subscription.items.iter().filter(|_| !subscription.is_simulated) {
+            let Some((_, end)) = item.period else { continue };
+            let stays = subscription.standing != SubscriptionStanding::Over
+                || subscription.ends_at.is_some_and(|ends_at| ends_at >= end);
+            let item = key(subscription, item);
+            let is_settled = self.settled.get(&item).is_some_and(|settled| *settled >= end);
+            if is_settled || !stays {
+                continue;
+            }
+            if end > self.now {
+                self.upcoming.insert((end, item));
+            } else {
+                self.settled.insert(item, end);
             }
         }
         let of_business = self.known.entry(business_id.clone()).or_default();
@@ -134,9 +145,18 @@ impl Subscriptions {
                 self.upcoming.remove(&(end, key(&known, item)));
             }
         }
-        let party = (known.business_id, known.stripe_customer_id);
-        if let Some(party) = self.parties.get_mut(&party) {
+        self.leave((known.business_id, known.stripe_customer_id), |party| {
             party.subscriptions.remove(subscription_id);
+        });
+    }
+
+    /// Somebody, or a subscription, is not of one of Stripe's customers any more.
+    fn leave(&mut self, name: (String, String), change: impl FnOnce(&mut Party)) {
+        if let Entry::Occupied(mut party) = self.parties.entry(name) {
+            change(party.get_mut());
+            if party.get().customers.is_empty() && party.get().subscriptions.is_empty() {
+                party.remove();
+            }
         }
     }
 
@@ -145,7 +165,7 @@ impl Subscriptions {
             self.known.get(business_id).into_iter().flat_map(BTreeMap::keys).cloned().collect();
         ids.iter().for_each(|id| self.forget(business_id, id));
         self.known.remove(business_id);
-        self.cut.retain(|(of, ..), _| of != business_id);
+        self.settled.retain(|(of, ..), _| of != business_id);
         self.ahead.retain(|(_, (of, ..))| of != business_id);
         self.parties.retain(|(of, _), _| of != business_id);
     }
@@ -154,11 +174,13 @@ impl Subscriptions {
     pub(super) fn link(&mut self, record: &CustomerRecord, is_linked: bool) {
         let Some(stripe_id) = record.details.stripe_customer_id.clone() else { return };
         let customer = &record.customer;
-        let party = self.parties.entry((customer.business_id.clone(), stripe_id)).or_default();
+        let party = (customer.business_id.clone(), stripe_id);
         if is_linked {
-            party.customers.insert(customer.customer_id.clone());
+            self.parties.entry(party).or_default().customers.insert(customer.customer_id.clone());
         } else {
-            party.customers.remove(&customer.customer_id);
+            self.leave(party, |party| {
+                party.customers.remove(&customer.customer_id);
+            });
         }
     }
 
@@ -175,7 +197,7 @@ impl Subscriptions {
                 self.upcoming.insert((end, item));
                 break;
             }
-            self.cut.insert(item.clone(), end);
+            self.settled.insert(item.clone(), end);
             if end > at {
                 self.ahead.insert((end, item.clone()));
             }
@@ -198,38 +220,41 @@ impl Subscriptions {
     }
 
     pub(super) fn forget_series(&mut self, series: SeriesId) {
-        self.ended.remove(&series);
-    }
-
-    fn note_end(&mut self, series: SeriesId, boundary: Micros) {
-        let last = self.ended.entry(series).or_insert(boundary);
-        *last = boundary.max(*last);
+        self.passed.remove(&series);
+        self.told.remove(&series);
     }
 
     /// What a snapshot keeps beside the definitions.
     pub fn ended_periods(&self) -> EndedPeriods {
         EndedPeriods {
-            items: self.cut.iter().map(|(item, end)| (item.clone(), *end)).collect(),
-            series: self.ended.iter().map(|(series, end)| (*series, *end)).collect(),
+            settled: self.settled.iter().map(|(item, end)| (item.clone(), *end)).collect(),
+            ahead: self.ahead.iter().cloned().collect(),
+            passed: self.passed.iter().map(|(series, end)| (*series, *end)).collect(),
         }
     }
 
     /// What `ended_periods` gave, behind the definitions.
     pub fn restore(&mut self, ended: EndedPeriods) {
-        for (item, end) in ended.items {
-            self.upcoming.retain(|(known, of)| *of != item || *known > end);
-            if end > self.now {
-                self.ahead.insert((end, item.clone()));
-            }
-            self.cut.insert(item, end);
-        }
-        ended.series.into_iter().for_each(|(series, end)| self.note_end(series, end));
+        self.settled.extend(ended.settled);
+        let settled = &self.settled;
+        self.upcoming.retain(|(end, item)| settled.get(item).is_none_or(|settled| settled < end));
+        self.ahead.extend(ended.ahead);
+        self.passed.extend(ended.passed);
     }
 
     /// The definitions that make this, but for what time has decided.
     pub(super) fn export(&self) -> impl Iterator<Item = Definition> {
-        self.known.values().flat_map(BTreeMap::values).cloned().map(Definition::SubscriptionPut)
+        let known = self.known.values().flat_map(BTreeMap::values).cloned().map(Definition::SubscriptionPut);
+        known.chain(self.told.iter().map(|(&series, &boundary)| {
+            Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary })
+        }))
     }
+}
+
+/// The greatest moment of a series stays.
+fn note(last: &mut HashMap<SeriesId, Micros>, series: SeriesId, boundary: Micros) {
+    let last = last.entry(series).or_insert(boundary);
+    *last = boundary.max(*last);
 }
 
 fn key(subscription: &Subscription, item: &SubscriptionItem) -> Item {
@@ -251,7 +276,7 @@ impl Registry {
         match definition {
             Definition::SubscriptionPut(subscription) => self.subscriptions.put(subscription),
             Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary }) => {
-                self.subscriptions.note_end(*series, *boundary);
+                note(&mut self.subscriptions.told, *series, *boundary);
             }
             Definition::StripeEventRead(event) => self.stripe_events.put(event),
             Definition::BusinessDeleted { business_id } => {
@@ -275,8 +300,10 @@ impl Registry {
             let series: Vec<SeriesHandle> =
                 self.billed_series(&business_id, &subscription.stripe_customer_id).filter(follows).collect();
             for SeriesHandle { series, slot, .. } in series {
-                if self.subscriptions.last_end(series).is_none_or(|last| last <= end) {
-                    self.subscriptions.note_end(series, end);
+                let Subscriptions { told, passed, .. } = &mut self.subscriptions;
+                let is_told = told.get(&series).is_some_and(|told| *told >= end);
+                if !is_told && passed.get(&series).is_none_or(|passed| *passed <= end) {
+                    note(passed, series, end);
                     self.slices.note_ended(series);
                     commands.push((series.worker(self.workers), Command::Cut { slot, at: Some(end) }));
                 }
@@ -292,18 +319,25 @@ impl Registry {
             (start <= now).then_some((handle.series, start))
         });
         let begun: Vec<_> = begun.collect();
-        begun.into_iter().for_each(|(series, start)| self.subscriptions.note_end(series, start));
+        begun.into_iter().for_each(|(series, start)| note(&mut self.subscriptions.passed, series, start));
     }
 
     /// The series that one of Stripe's customers is billed by.
     pub fn billed_series(&self, business_id: &str, stripe_id: &str) -> impl Iterator<Item = SeriesHandle> {
         let customers = self.subscriptions.customers(business_id, stripe_id);
-        customers.flat_map(|customer_id| {
-            let (business_id, customer_id) = (business_id.to_owned(), Some(customer_id.clone()));
-            let filter = SeriesFilter { business_id, customer_id, ..SeriesFilter::default() };
-            let series = self.list(&filter, None, usize::MAX).into_iter();
-            series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling)
-        })
+        customers.flat_map(|customer_id| self.billed_series_of(business_id, customer_id))
+    }
+
+    /// The series that one of our customers is billed by.
+    pub(super) fn billed_series_of(
+        &self,
+        business_id: &str,
+        customer_id: &str,
+    ) -> impl Iterator<Item = SeriesHandle> + use<> {
+        let (business_id, customer_id) = (business_id.to_owned(), Some(customer_id.to_owned()));
+        let filter = SeriesFilter { business_id, customer_id, ..SeriesFilter::default() };
+        let series = self.list(&filter, None, usize::MAX).into_iter();
+        series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling)
     }
 
     /// The subscription that a series follows, and what of it.

@@ -38,6 +38,7 @@ pub(super) const SQLITE: &[Migration] = &[
         name: "proxy_targets",
         sql: include_str!("../../migrations/sqlite/0008_proxy_targets.sql"),
     },
+    Migration { version: 9, name: "stripe", sql: include_str!("../../migrations/sqlite/0009_stripe.sql") },
     Migration { version: 10, name: "slices", sql: include_str!("../../migrations/sqlite/0010_slices.sql") },
 ];
 
@@ -71,6 +72,7 @@ pub(super) const POSTGRES: &[Migration] = &[
         name: "proxy_targets",
         sql: include_str!("../../migrations/postgres/0008_proxy_targets.sql"),
     },
+    Migration { version: 9, name: "stripe", sql: include_str!("../../migrations/postgres/0009_stripe.sql") },
     Migration { version: 10, name: "slices", sql: include_str!("../../migrations/postgres/0010_slices.sql") },
 ];
 

@@ -12,9 +12,10 @@
 //! 3. A row is written for a series in the definitions table only, and takes its names from there: a deleted series
 //!    writes nothing.
 //! 4. What a part deletes of a cleaned series it deletes before it writes: rows behind the cleanup stay.
-//! 5. A business takes keys, secrets, messages, customers, plans, limits and slices along, a series what is billed of its periods, a customer its keys, a plan nothing: series and a
-//!    plan's limits are deleted one by one. Only `CustomerPlanned` says which plan a customer is on: describing the
-//!    customer anew leaves it there.
+//! 5. A business takes keys, secrets, messages, customers, plans, limits, slices and what Stripe told along, a customer its
+//!    keys, a series the end of its billing period and what is billed of its periods, a plan nothing: series and a plan's
+//!    limits are deleted one by one. Only `CustomerPlanned` says which plan a customer is on: describing the customer anew
+//!    leaves it there.
 //!
 //! What this room does not do: retry, cut, or decide what is due; that is the sink's.
 
@@ -146,7 +147,8 @@ pub enum StoreError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// What builds the registry, in order: businesses, keys, secrets, plans, their limits, each customer with what is
-    /// known of it and the plan that it is on, series, and what of their usage is billed; of a kind, what was made first comes first.
+    /// known of it and the plan that it is on, series, what of their usage is billed, subscriptions, events that are
+    /// remembered, ends of billing periods; of a kind, what was made first comes first.
     pub definitions: Vec<Definition>,
     /// The first number that no series has had.
     pub next_series: SeriesId,

@@ -15,6 +15,7 @@ mod postgres;
 mod reading;
 mod sink;
 mod slices;
+mod stripe;
 mod support;
 #[path = "../support/postgres.rs"]
 mod support_postgres;

@@ -6,6 +6,7 @@ use super::{Micros, SeriesId};
 
 /// How a subscription stands, as far as a plan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SubscriptionStanding {
     /// The customer keeps the plan: `trialing`, `active`, `past_due`.
     Running,

@@ -10,9 +10,11 @@ use tokio_postgres::types::{ToSql, Type};
 use super::rows::tally_at;
 use super::values::{At, Numeric};
 use super::{Session, Target, column};
+use crate::control::REMEMBERED_MICROS;
 use crate::store::records::{
-    BilledPeriodRow, BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PlanLimitRow, PlanRow,
-    PlannedRow, ProxyTargetsRow, SliceRow, StripeKeyRow, WebhookRow,
+    BilledPeriodRow, BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PeriodEndRow, PlanLimitRow,
+    PlanRow, PlannedRow, ProxyTargetsRow, SliceRow, StripeEventRow, StripeKeyRow, SubscriptionRow,
+    WebhookRow,
 };
 use crate::store::{Content, StoreError};
 
@@ -28,6 +30,19 @@ const SERIES: &str = "
         'webhook_url', webhook_url, 'stored', stored, 'restore_on_startup', restore_on_startup, 'stripe', stripe)::text,
         custom::text
     FROM {schema}.series ORDER BY series_id";
+
+const SUBSCRIPTIONS: &str = "
+    SELECT row_to_json(kept)::text FROM {schema}.subscriptions AS kept
+    ORDER BY created_at, business_id, subscription_id";
+
+/// In the order in which they were read.
+const EVENTS: &str = "
+    SELECT row_to_json(kept)::text FROM {schema}.stripe_events AS kept
+    WHERE received_at >= $1 ORDER BY received_at, business_id, event_id";
+
+const ENDED: &str = "
+    SELECT row_to_json(kept)::text
+    FROM {schema}.billing_periods_ended AS kept JOIN {schema}.series USING (series_id) ORDER BY series_id";
 
 // What is kept out of the store may have been in it before.
 const STATES: &str = "
@@ -79,6 +94,7 @@ pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Res
     {
         definitions.extend(parsed(column(&row, 0)?, SliceRow::definitions)?);
     }
+    told_by_stripe(session, target, now, &mut definitions).await?;
     let mut states = Vec::new();
     for row in session.query(&target.sql(STATES), &[]).await? {
         let (series, start, Numeric(value)) =
@@ -124,6 +140,26 @@ async fn tenants(session: &Session, target: &Target) -> Result<Vec<Definition>, 
         }
     }
     Ok(definitions)
+}
+
+/// Behind the customers and series that it is about.
+async fn told_by_stripe(
+    session: &Session,
+    target: &Target,
+    now: Micros,
+    definitions: &mut Vec<Definition>,
+) -> Result<(), StoreError> {
+    for row in session.query(&target.sql(SUBSCRIPTIONS), &[]).await? {
+        definitions.push(parsed(column(&row, 0)?, SubscriptionRow::definition)?);
+    }
+    let since = At(Micros(now.0 - REMEMBERED_MICROS));
+    for row in session.query(&target.sql(EVENTS), &[(&since, Type::TIMESTAMPTZ)]).await? {
+        definitions.push(parsed(column(&row, 0)?, StripeEventRow::definition)?);
+    }
+    for row in session.query(&target.sql(ENDED), &[]).await? {
+        definitions.push(parsed(column(&row, 0)?, PeriodEndRow::definition)?);
+    }
+    Ok(())
 }
 
 async fn last_rows(session: &Session, target: &Target, now: Micros) -> Result<Vec<Row>, StoreError> {

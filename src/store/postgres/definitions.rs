@@ -3,7 +3,8 @@
 //! What a stretch of definitions leaves behind is worked out first: of several puts of one thing the last one counts, and
 //! what is deleted takes the puts before it along. Then all deletions are written, and then the puts that are left, each kind
 //! in one statement for every `SLICE_ROWS` of them. Rows travel as one JSON text and become columns by the tables' own
-//! types (`json_populate_recordset`). Plans and their limits are in `plans`, what is billed is in `slices`.
+//! types (`json_populate_recordset`). Plans and their limits are in `plans`, what is billed in `slices`, what Stripe has told
+//! in `stripe`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::plans::LeftPlans;
 use super::slices::LeftSlices;
+use super::stripe::LeftStripe;
 use super::{Session, Target};
 use crate::store::records::{
     BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, ProxyTargetsRow, SpecRow,
@@ -97,6 +99,21 @@ const PUT_SERIES: &str = "
         cleanup_after_days, tags, limit_value, limit_operator, breach_action, notify_at, webhook_url, stored,
         restore_on_startup, stripe, kept::json";
 
+/// What a business takes along, itself last.
+const OF_BUSINESSES: [&str; 11] = [
+    "slices",
+    "api_keys",
+    "stripe_keys",
+    "webhooks",
+    "messages",
+    "plan_limits",
+    "plans",
+    "subscriptions",
+    "stripe_events",
+    "customers",
+    "businesses",
+];
+
 /// Applies definitions in order.
 pub(super) async fn project(
     session: &Session,
@@ -125,6 +142,7 @@ struct Left<'a> {
     webhooks: BTreeMap<&'a str, WebhookRow>,
     plans: LeftPlans<'a>,
     slices: LeftSlices<'a>,
+    stripe: LeftStripe<'a>,
     entries: Vec<EntryRow>,
     gone_businesses: BTreeSet<&'a str>,
     gone_customers: BTreeSet<Pair<'a>>,
@@ -185,11 +203,15 @@ impl<'a> Left<'a> {
             }
             Definition::SlicesCut(slices) => slices.iter().for_each(|slice| self.slices.put(slice)),
             Definition::SlicesMoved(moves) => moves.iter().for_each(|moved| self.slices.moved(moved)),
+            Definition::SubscriptionPut(subscription) => self.stripe.put_subscription(subscription),
+            Definition::StripeEventRead(event) => self.stripe.put_event(event),
+            Definition::BillingPeriodEnded(end) => self.stripe.end_period(end),
             Definition::Audited(entry) => self.entries.push(EntryRow::new(epoch, index, entry)),
             Definition::SeriesDeleted { series } => {
                 self.series.remove(series);
                 self.specs.remove(series);
                 self.slices.end_series(*series);
+                self.stripe.end_series(*series);
                 self.gone_series.insert(*series);
             }
             Definition::KeyEnded { hash } => {
@@ -209,11 +231,7 @@ impl<'a> Left<'a> {
             }
             Definition::BusinessDeleted { business_id } => self.end_business(business_id),
             // A cut shows in the next batch's `series_state`; which bodies were recorded is the journal's knowledge.
-            Definition::SeriesCut { .. }
-            | Definition::PostRecorded { .. }
-            | Definition::SubscriptionPut(_)
-            | Definition::StripeEventRead(_)
-            | Definition::BillingPeriodEnded(_) => {}
+            Definition::SeriesCut { .. } | Definition::PostRecorded { .. } => {}
         }
     }
 
@@ -238,12 +256,13 @@ impl<'a> Left<'a> {
         self.keys.retain(|_, (key, _)| key.business_id != business_id);
         self.plans.end_business(business_id);
         self.slices.end_business(business_id);
+        self.stripe.end_business(business_id);
         self.gone_businesses.insert(business_id);
     }
 
     async fn delete(&self, session: &Session, target: &Target) -> Result<(), StoreError> {
         let series: Vec<i64> = self.gone_series.iter().map(|series| series.0.into()).collect();
-        for table in ["billing_periods", "series_state", "series"] {
+        for table in ["billing_periods", "billing_periods_ended", "series_state", "series"] {
             if !series.is_empty() {
                 let sql = format!("DELETE FROM {{schema}}.{table} WHERE series_id = ANY($1)");
                 session.run(&target.sql(&sql), &[(&series, Type::INT8_ARRAY)]).await?;
@@ -266,18 +285,7 @@ impl<'a> Left<'a> {
         }
         self.plans.delete(session, target).await?;
         let businesses: Vec<&str> = self.gone_businesses.iter().copied().collect();
-        let tables = [
-            "slices",
-            "api_keys",
-            "stripe_keys",
-            "webhooks",
-            "messages",
-            "plan_limits",
-            "plans",
-            "customers",
-            "businesses",
-        ];
-        for table in tables {
+        for table in OF_BUSINESSES {
             if !businesses.is_empty() {
                 let sql = format!("DELETE FROM {{schema}}.{table} WHERE business_id = ANY($1)");
                 session.run(&target.sql(&sql), &[(&businesses, Type::TEXT_ARRAY)]).await?;
@@ -294,6 +302,7 @@ impl<'a> Left<'a> {
         put(session, target, DESCRIBE_CUSTOMERS, self.details.into_values()).await?;
         self.plans.put(session, target).await?;
         self.slices.put_all(session, target).await?;
+        self.stripe.put(session, target).await?;
         put(session, target, PUT_STRIPE_KEYS, self.stripe_keys.into_values()).await?;
         put(session, target, PUT_WEBHOOKS, self.webhooks.into_values()).await?;
         put(session, target, PUT_ENTRIES, self.entries.into_iter()).await?;

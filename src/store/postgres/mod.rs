@@ -24,6 +24,7 @@ mod outbox;
 mod plans;
 mod rows;
 mod slices;
+mod stripe;
 mod values;
 
 pub use connect::Target;

@@ -3,8 +3,8 @@
 //! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
 //! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
 //! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
-//! encrypted. Plans and their limits are in `plans`, what is billed is in `slices`; entries of the audit log are in `audit`, since their place in the
-//! journal is their key.
+//! encrypted. Plans and their limits are in `plans`, what is billed in `slices`, what Stripe has told in `stripe`; entries
+//! of the audit log are in `audit`, since their place in the journal is their key.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::super::records::{base64, words};
 use super::super::text::time;
-use super::{plans, slices};
+use super::{plans, slices, stripe};
 
 /// Applies one definition.
 pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) -> rusqlite::Result<()> {
@@ -41,6 +41,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         Definition::SeriesDeleted { series } => {
             slices::end_series(&run, *series)?;
             run("DELETE FROM series_state WHERE series_id = ?1", params![series.0])?;
+            stripe::end_series(&run, *series)?;
             run("DELETE FROM series WHERE series_id = ?1", params![series.0])
         }
         Definition::CustomerDescribed { business_id, customer_id, details } => {
@@ -58,6 +59,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             run("DELETE FROM messages WHERE business_id = ?1", params![business_id])?;
             plans::end_business(&run, business_id)?;
             slices::end_business(&run, business_id)?;
+            stripe::end_business(&run, business_id)?;
             run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])
         }
@@ -82,12 +84,10 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         }
         Definition::SlicesCut(cut) => cut.iter().try_for_each(|slice| slices::put(&run, slice)),
         Definition::SlicesMoved(moves) => moves.iter().try_for_each(|moved| slices::moved(&run, moved)),
-        Definition::SeriesCut { .. }
-        | Definition::PostRecorded { .. }
-        | Definition::Audited(_)
-        | Definition::SubscriptionPut(_)
-        | Definition::StripeEventRead(_)
-        | Definition::BillingPeriodEnded(_) => Ok(()),
+        Definition::SubscriptionPut(subscription) => stripe::put_subscription(&run, subscription),
+        Definition::StripeEventRead(event) => stripe::put_event(&run, event),
+        Definition::BillingPeriodEnded(end) => stripe::end_period(&run, end),
+        Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
     }
 }
 
@@ -244,14 +244,14 @@ fn describe_series(run: Run<'_>, series: SeriesId, spec: &SeriesSpec) -> rusqlit
             spec.webhook_url,
             spec.stored,
             spec.restore_on_startup,
-            spec.stripe.as_ref().map(stripe),
+            spec.stripe.as_ref().map(integration),
             spec.custom,
         ],
     )
 }
 
 /// The API's field names; amounts as text, since JSON readers tend to make floats of numbers.
-fn stripe(stripe: &StripeIntegration) -> String {
+fn integration(stripe: &StripeIntegration) -> String {
     json(&serde_json::json!({
         "enabled": stripe.enabled,
         "price_id": stripe.price_id,

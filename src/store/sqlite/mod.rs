@@ -15,6 +15,7 @@ mod outbox;
 mod plans;
 mod rows;
 mod slices;
+mod stripe;
 
 pub use history::SqliteHistory;
 
