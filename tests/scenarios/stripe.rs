@@ -1,23 +1,16 @@
 //! What Stripe tells and what follows from it: signed events to the real binary, kills in between. The time is the machine's.
 
-#[allow(dead_code)] // Faults of deliveries that other tests have.
-#[path = "../support/stripe/events.rs"]
-mod events;
-#[allow(dead_code)]
-#[path = "../support/stripe/webhooks.rs"]
-mod webhooks;
-
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use self::events::Version::{Basil, Older};
-use self::events::{checkout, event, invoice, subscription};
-use self::webhooks::{Delivery, Endpoint};
 use super::businesses::Admin;
 use super::secrets::stripe as credentials;
 use super::support::api::{Client, amount, count, text};
+use super::support::stripe::events::Version::{Basil, Older};
+use super::support::stripe::events::{checkout, event, invoice, subscription};
+use super::support::stripe::webhooks::{Delivery, Endpoint};
 use super::support::until;
 
 const SECRET: &str = "whsec_of_the_scenario";
