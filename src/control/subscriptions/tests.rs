@@ -138,6 +138,7 @@ fn nobody_is_billed_by_a_subscription_of_another_customer_or_business() {
     world.link(Some("cus_2"));
     assert_eq!(world.pass(minute(105)), []);
     world.link(Some("cus_1"));
+    assert_eq!(world.registry.subscriptions.parties.len(), 1, "nobody is cus_2 any more");
     assert_eq!(world.pass(minute(110)), [(1, 110)], "it is theirs when the end comes");
     world.define(&put(subscription("sub_1", &[("price_1", 110, 130)])));
     world.define(&[Definition::BusinessDeleted { business_id: "biz_1".to_owned() }]);
