@@ -5,12 +5,14 @@
 //! |---|---|
 //! | a subscription | its periods end by themselves from now on (`subscriptions`); `subscription_ends_at`, plan and price of the customer follow it; a new one begins a period |
 //! | an invoice | ends the periods whose end was not known before, once for each boundary; where it was, it confirms |
+//! | a report of usage that was not counted | the slices that it names are dead |
 //! | a checkout | our customer has Stripe's id from now on, and what was said of its newest subscription before counts |
 //!
 //! An event that was read before, or is older than the last one about its subscription, changes nothing.
 
 use dataflows::types::{
-    BillingPeriodEnd, Definition, Micros, SeriesId, StripeEvent, Subscription, SubscriptionStanding,
+    BillingPeriodEnd, Definition, Micros, SeriesId, SliceMove, SliceState, StripeEvent, Subscription,
+    SubscriptionStanding,
 };
 
 use super::subscriptions::{item_of, price_of};
@@ -50,6 +52,8 @@ pub enum StripeWhat {
         /// Stripe's.
         stripe_customer_id: Option<String>,
     },
+    /// Slices of usage that were accepted have not been counted: their identifiers, and why.
+    Uncounted(Vec<(String, String)>),
     /// Something that changes nothing here.
     Other,
 }
@@ -131,6 +135,7 @@ pub(super) fn decide(
                 &mut effect,
             )?;
         }
+        StripeWhat::Uncounted(slices) => uncounted(registry, &business_id, slices, now, &mut effect),
         StripeWhat::Other => effect.say("nothing here follows from it"),
     }
     event.applied = effect.applied;
@@ -288,6 +293,28 @@ fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, ef
         true => effect.say("the customer has no stripe_billing series"),
         false => effect.say(format!("periods of series: {}", counted.join(", "))),
     }
+}
+
+/// Slices that Stripe took and has not counted are dead. A report names samples only.
+fn uncounted(
+    registry: &Registry,
+    business_id: &str,
+    slices: Vec<(String, String)>,
+    at: Micros,
+    effect: &mut Effect,
+) {
+    let is_own = |(identifier, _): &(String, String)| {
+        let known = registry.slices().of_identifier(identifier);
+        known.is_some_and(|known| known.slice.business_id == business_id)
+    };
+    let dead = |(identifier, why)| SliceMove { identifier, state: SliceState::Dead, at, reason: Some(why) };
+    let moves: Vec<_> = slices.into_iter().filter(is_own).map(dead).collect();
+    if moves.is_empty() {
+        return effect.say("it names no slice that is known here");
+    }
+    effect.applied = true;
+    effect.say(format!("slices that are dead now: {}", moves.len()));
+    effect.definitions.push(Definition::SlicesMoved(moves));
 }
 
 fn checked_out(

@@ -13,10 +13,11 @@ use hyper::StatusCode;
 use super::error::{ApiError, Title};
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX};
 use super::reply::{Json, Reply};
+use super::webhooks::cursor;
 use super::{Call, Rooms, Signals};
 use crate::admission::parse::Fault;
 use crate::control::{BillingInvoice, Concerns, Origin, Owner, Purpose, StripeChange, StripeWhat};
-use crate::stripe::{self, Event, Invoice, Reason, Status, What};
+use crate::stripe::{self, Event, Invoice, MeterErrors, Reason, Status, What};
 
 /// `POST /api/v1/webhooks/stripe/{business_id}`.
 pub(super) async fn receive(
@@ -61,10 +62,11 @@ pub(super) async fn receive(
 /// `GET /api/v1/stripe/events`: those of the last 30 days, newest first. A cursor is the id of the last one shown.
 pub(super) fn list(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
     let limit = call.query.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
+    let after = call.query.get("cursor").map(cursor).transpose()?;
     let registry = rooms.control.registry();
     let business_id = &call.caller().business_id;
     // One more than wanted tells whether there is another page.
-    let mut events = registry.stripe_events().list(business_id, call.query.get("cursor"), limit + 1);
+    let mut events = registry.stripe_events().list(business_id, after.as_deref(), limit + 1);
     let more = events.len() > limit;
     events.truncate(limit);
     let next_cursor = events.last().filter(|_| more).map(|event| event.event_id.clone());
@@ -139,7 +141,15 @@ fn what_of(business_id: &str, said_at: Micros, what: What) -> Option<StripeWhat>
             customer_id: checkout.client_reference_id,
             stripe_customer_id: checkout.customer,
         }),
-        What::MeterErrors(_) | What::Unknown => None,
+        // A thin report comes without samples: nobody knows yet what it names.
+        What::MeterErrors(MeterErrors { report: Some(report), .. }) => {
+            let named = report.samples.into_iter().filter_map(|sample| {
+                let identifier = stripe::reported(&sample.name)?.to_owned();
+                Some((identifier, format!("{}: {}", sample.code, sample.message)))
+            });
+            Some(StripeWhat::Uncounted(named.collect()))
+        }
+        What::MeterErrors(MeterErrors { report: None, .. }) | What::Unknown => None,
     }
 }
 

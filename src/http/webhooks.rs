@@ -101,7 +101,8 @@ async fn of_outbox<T: Send + 'static>(
     Ok(asked.await.ok().flatten().ok_or_else(stopped)??)
 }
 
-fn cursor(text: &str) -> Result<String, Fault> {
+/// A cursor that is an id.
+pub(super) fn cursor(text: &str) -> Result<String, Fault> {
     names::id("cursor", text).map_err(|_| {
         Fault::malformed("cursor", "invalid_cursor", "the cursor is not one that this service gave")
     })

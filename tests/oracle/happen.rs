@@ -14,6 +14,7 @@ pub struct Known {
     cuts: Vec<Micros>,
     is_closed: bool,
     last_update: Option<Micros>,
+    newest_event: Option<Micros>,
 }
 
 impl Known {
@@ -49,7 +50,14 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
     let series = match *happening {
         Happening::Open(shape) => {
             let series = SeriesId(known.len() as u32 + 1);
-            known.push(Known { series, shape, cuts: Vec::new(), is_closed: false, last_update: None });
+            known.push(Known {
+                series,
+                shape,
+                cuts: Vec::new(),
+                is_closed: false,
+                last_update: None,
+                newest_event: None,
+            });
             return Some(Change::Open(series, shape));
         }
         Happening::Patch(series, _) | Happening::Cut(series, _) | Happening::Close(series) => {
@@ -69,7 +77,12 @@ pub fn change(known: &mut Vec<Known>, happening: &Happening, now: Micros) -> Opt
         Happening::Cut(_, cut) => {
             let at = match cut {
                 Cut::Now => now,
-                Cut::Off(seconds) => Micros(now.0 + seconds * Micros::PER_SECOND),
+                // One that comes late finds nothing counted behind it: control makes it before that can be.
+                Cut::Off(seconds) => {
+                    let at = Micros(now.0 + seconds * Micros::PER_SECOND);
+                    let is_free = seconds >= 0 || known.newest_event.is_none_or(|newest| newest < at);
+                    if is_free { at } else { now }
+                }
                 Cut::Again => known.cuts.last().copied().unwrap_or(now),
             };
             if cut != Cut::Again {
@@ -109,6 +122,7 @@ pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Mi
     // With an age of 0 the event time does not matter, so admission does not look at it.
     let is_free = age_max == 0;
     let event_at = if is_free { wanted } else { Micros(wanted.0.clamp(now.0 - age_max, now.0 + ahead_max)) };
+    known.newest_event = known.newest_event.max(Some(if is_free { now } else { event_at }));
     let id = update.id.map(|id| EventId::new(((u128::from(id) + 1) * 0x0101_0101) << 96, known.series));
     let item = if update.has_reply { item as u32 } else { NO_REPLY };
     Arrival { series: known.series, item, event_at, amount: update.amount, id }

@@ -157,7 +157,7 @@ impl Ledger {
         match self.state.periods.binary_search_by_key(&period.start, |known| known.start) {
             Ok(index) => Some(index),
             Err(index) => {
-                let is_newest = index == self.state.periods.len();
+                let is_newest = self.newest_period(now).is_none_or(|newest| newest.start < period.start);
                 let is_kept = is_newest || !has_aged || is_open(&self.state.shape, period, now.arrival);
                 is_kept.then(|| {
                     self.open_period(index, period);

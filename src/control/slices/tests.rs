@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dataflows::types::{
     Amount, Business, Customer, CustomerDetails, Definition, MetricType, Micros, Operation, Sealed, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec, Slice, SliceMove, SliceState, StripeIntegration, StripeKey, Tally,
+    SeriesKey, SeriesRecord, SeriesSpec, Slice, SliceMove, SliceState, StripeEvent, StripeIntegration,
+    StripeKey, Tally,
 };
 use proptest::prelude::*;
 
 use super::{CutRequest, Late, PeriodUsage, SeriesUsage};
 use crate::control::change::Change;
-use crate::control::{ControlError, Registry};
+use crate::control::{ControlError, Registry, StripeChange, StripeWhat};
 
 const HOUR: i64 = 3_600;
 const SERIES: SeriesId = SeriesId(1);
@@ -396,4 +397,29 @@ proptest! {
         let names: BTreeSet<_> = waiting(&world.registry).into_iter().collect();
         prop_assert_eq!(names.len(), waiting(&world.registry).len());
     }
+}
+
+#[test]
+fn a_slice_that_stripe_has_not_counted_is_dead_and_nobody_elses_is() {
+    let mut world = World::new(spec("price", |_| {}));
+    world.add(0, amount("5"));
+    let identifier = world.cut().remove(0).identifier;
+    world.moved(&identifier, SliceState::Acked);
+    let event = |id: &str| StripeEvent {
+        business_id: "biz".into(),
+        event_id: id.into(),
+        event_type: "v1.billing.meter.error_report_triggered".into(),
+        created_at: at(0),
+        received_at: at(0),
+        applied: false,
+        reason: String::new(),
+    };
+    for (id, named, applied) in [("evt_1", "tt_of_nobody", false), ("evt_2", identifier.as_str(), true)] {
+        let what = StripeWhat::Uncounted(vec![(named.to_owned(), "timestamp_too_far_in_past".to_owned())]);
+        let change = Change::Stripe(StripeChange { event: event(id), what });
+        let decided = change.decide(&world.registry, &mut SeriesId(2), at(world.now)).expect("decided");
+        world.define(decided);
+        assert_eq!(world.registry.stripe_events().get("biz", id).map(|event| event.applied), Some(applied));
+    }
+    assert_eq!(world.registry.slices().counts().dead, 1);
 }
