@@ -7,8 +7,8 @@
 //! A known end is cut into its series as soon as an event may be counted that belongs behind it (`LEAD`), exactly where it
 //! is: what comes later for the time before still counts there. At the end itself the cut is made once more, so that the store
 //! hears of the new period. An end that is past when it becomes known splits nothing, and a boundary at which an event has
-//! ended the period of a series is not cut again. Time entries alone decide, as in `lapses`, and a snapshot keeps what they
-//! have decided; what events told is in the definitions.
+//! ended the period of a series is not cut again. Time entries decide, as in `lapses`, and definitions by the last of them where
+//! an end is that near already; a snapshot keeps what was decided. What events told is in the definitions.
 //!
 //! A series with a price follows the subscription that has it, another the newest of its customer; one that runs comes
 //! before one that is over.

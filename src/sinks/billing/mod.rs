@@ -249,7 +249,7 @@ impl Worker {
     fn run(mut self, said: &Receiver<Said>) {
         loop {
             let wait = self.turn().unwrap_or(BOOKS_PAUSE);
-            let mut next = match said.recv_timeout(wait) {
+            let mut next = match said.recv_timeout(wait.min(self.clock.look_again())) {
                 Ok(next) => Some(next),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
