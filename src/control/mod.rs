@@ -18,12 +18,14 @@ mod key;
 mod lapses;
 mod plan;
 mod plans;
+mod record;
 mod registry;
 mod relations;
 mod secrets;
 pub mod slices;
 mod stripe;
 mod subscriptions;
+mod tenant;
 mod vault;
 
 use std::collections::{BTreeSet, HashSet};
@@ -51,7 +53,8 @@ pub use key::{
 };
 pub use lapses::{Lapses, Who};
 pub use plans::Plans;
-pub use registry::{CustomerRecord, Registry, SeriesFilter, SeriesHandle};
+pub use record::{CustomerRecord, SeriesFilter, SeriesHandle};
+pub use registry::Registry;
 pub use secrets::Secrets;
 pub use slices::CutRequest;
 pub use stripe::{BillingInvoice, Concerns, StripeChange, StripeWhat};

@@ -7,7 +7,7 @@ use dataflows::types::Amount;
 
 use super::*;
 use crate::clock::MockClock;
-use crate::stripe::{Done, ErrorReport, Plaintext};
+use crate::stripe::{Counted, Done, ErrorReport, Plaintext};
 
 const NOON: Micros = Micros::from_seconds(1_790_000_040);
 
