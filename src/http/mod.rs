@@ -267,21 +267,33 @@ async fn dispatch<B: Buf>(
     };
     let query = Query::parse(query, route.query)?;
     let decode = |text: &&str| query::decoded("path", text).map(|text| text.into_owned());
-    let parameters = parameters.iter().map(decode).collect::<Result<_, _>>()?;
+    let parameters = parameters.iter().map(decode).collect::<Result<Vec<String>, _>>()?;
     let (mut bytes, mut _permit) = (Bytes::new(), None);
     if route.json {
         media_type(headers)?;
-        // Without a declared length the whole bound is reserved. Those who only sign share what one business may have.
+        // Without a declared length the whole bound is reserved.
         let reserved = declared.unwrap_or(bytes_max) as usize;
         if let Some(caller) = &caller {
             _permit = Some(backend.rooms()?.admission.reserve(&caller.business_id, reserved)?);
         } else if route.access == Access::Signed {
-            _permit = Some(backend.rooms()?.admission.reserve(&Arc::from(""), reserved)?);
+            let rooms = backend.rooms()?;
+            _permit = Some(rooms.admission.reserve(&signed_share(rooms, parameters.first()), reserved)?);
         }
         bytes = body::read(body, bytes_max, backend.options.body_timeout).await?;
     }
     let call = Call { caller, parameters, query, headers, body: bytes, request_id };
     answer(backend, route.endpoint, &call).await
+}
+
+/// Whose room a body takes that is only signed, which nobody knows before it is read: of the business that it is addressed to,
+/// as much again as its keys have, so that a flood of bodies stops neither those nor what is signed for another. Businesses
+/// that are not there share.
+fn signed_share(rooms: &Rooms, business_id: Option<&String>) -> Arc<str> {
+    // No id has a slash.
+    match business_id.filter(|id| rooms.control.registry().business(id).is_some()) {
+        Some(business_id) => format!("signed/{business_id}").into(),
+        None => "signed/".into(),
+    }
 }
 
 /// Boxed is what is rare or slow anyway: the future of every request has room for the greatest of the others.

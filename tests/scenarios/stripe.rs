@@ -1,5 +1,7 @@
 //! What Stripe tells and what follows from it: signed events to the real binary, kills in between. The time is the machine's.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -199,6 +201,46 @@ fn what_is_not_signed_changes_nothing_and_does_not_burn_the_id_of_what_is() {
             "{outcome}"
         );
     }
+    scene.admin.stop();
+}
+
+/// Connections that have said how long an event is, and say nothing of it.
+fn flood(base: &str, business_id: &str, connections: usize) -> Vec<TcpStream> {
+    let address = base.strip_prefix("http://").expect("an address");
+    let opened = (0..connections).map(|_| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let head = format!(
+            "POST /api/v1/webhooks/stripe/{business_id} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             content-length: 986895\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        stream
+    });
+    opened.collect()
+}
+
+#[test]
+fn a_flood_of_bodies_that_nobody_signed_stops_no_other_business_and_no_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let scene = Scene::first(&folder.path().join("data"));
+    let base = scene.admin.base();
+    let (business_id, key) = scene.admin.business("b");
+    let keys = format!("/api/v1/businesses/{business_id}/keys");
+    scene.client().with_key(&key).post(&keys, &credentials("test", "sk_test_2", SECRET)).body();
+    let other = Endpoint::new(&format!("{base}/api/v1/webhooks/stripe/{business_id}"), &[SECRET], now);
+    let told = |endpoint: &Endpoint, id: &str| {
+        endpoint.deliver(&bare_invoice(id, "cus_1"), Delivery::Plain).remove(0).status
+    };
+    // The 64 MiB for one business's are 68 of them, and four bytes; who comes while an event is read is refused.
+    let held = [flood(&base, "biz_demo", 100), flood(&base, "biz_absent", 100)];
+    let is_full = || if told(&scene.stripe, "full") == 503 { Ok(()) } else { Err(()) };
+    until(Duration::from_secs(5), is_full).expect("the flooded one is told to come again");
+    assert_eq!(told(&other, "1"), 200);
+    scene.metric("cust_1", "billed", "stripe_billing", 0, None);
+    scene.add("cust_1", "billed", 5);
+    drop(held);
+    let is_over = || if told(&scene.stripe, "2") == 200 { Ok(()) } else { Err(()) };
+    until(Duration::from_secs(20), is_over).expect("Stripe comes again");
     scene.admin.stop();
 }
 
