@@ -8,7 +8,8 @@
 //! | a report of usage that was not counted | the slices that it names are dead |
 //! | a checkout | our customer has Stripe's id from now on, and what was said of its newest subscription before counts |
 //!
-//! An event that was read before, or is older than the last one about its subscription, changes nothing.
+//! An event that was read before changes nothing, and one about a subscription that a later one has overtaken only what it
+//! alone can: it begins the period of a new subscription, and says what was paid for before the end.
 
 use dataflows::types::{
     BillingPeriodEnd, Definition, Micros, SeriesId, SliceMove, SliceState, StripeEvent, Subscription,
@@ -17,10 +18,15 @@ use dataflows::types::{
 
 use super::subscriptions::{item_of, price_of};
 use super::{ControlError, CustomerRecord, Registry, SeriesHandle, change};
+use place::{Paid, Place, place_of, was_paid};
 
 /// Most subscriptions of a business that are kept.
 const SUBSCRIPTIONS_MAX: usize = 1_000_000;
 
+mod place;
+
+#[cfg(test)]
+mod order;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -155,23 +161,35 @@ fn subscribed(
 ) -> Result<(), ControlError> {
     let Subscription { business_id, subscription_id, stripe_customer_id, .. } = &subscription;
     let known = registry.subscriptions().get(business_id, subscription_id);
-    if known.is_some_and(|known| known.said_at > subscription.said_at) {
-        effect.say("a later event about the subscription was applied before");
-        return Ok(());
-    }
     if known.is_none() && registry.subscriptions().count(business_id) >= SUBSCRIPTIONS_MAX {
         return Err(ControlError::TooMany { what: "subscriptions", max: SUBSCRIPTIONS_MAX });
     }
-    effect.definitions.push(Definition::SubscriptionPut(subscription.clone()));
     let customers = customers(registry, business_id, stripe_customer_id);
-    if customers.is_empty() {
-        effect.say("no customer has this stripe_customer_id: the subscription is kept for when one has");
-        return Ok(());
-    }
-    effect.applied = true;
-    for record in customers {
-        let followed = follow(registry, record, &subscription, effect);
-        if followed != *record {
+    let followed: Vec<CustomerRecord> = match place_of(&subscription, is_new, known) {
+        Place::Last => {
+            effect.definitions.push(Definition::SubscriptionPut(subscription.clone()));
+            effect.applied = !customers.is_empty();
+            if customers.is_empty() {
+                effect.say(
+                    "no customer has this stripe_customer_id: the subscription is kept for when one has",
+                );
+            }
+            customers.iter().map(|record| follow(registry, record, &subscription, effect)).collect()
+        }
+        Place::Beside => {
+            effect.applied = !customers.is_empty();
+            effect.say("such a status changes nothing");
+            Vec::new()
+        }
+        Place::Before(last) => {
+            effect.say("a later event about the subscription was applied before");
+            let paid = was_paid(registry, &subscription, last).into_iter();
+            paid.flat_map(|paid| customers.iter().map(move |record| paid.put_on((*record).clone()))).collect()
+        }
+    };
+    for (record, followed) in customers.iter().zip(followed) {
+        if followed != **record {
+            effect.applied = true;
             effect.definitions.extend(change::put_customer(registry, followed, false, next_series, now)?);
         }
     }
@@ -192,6 +210,7 @@ fn begin(registry: &Registry, handle: &SeriesHandle, subscription: &Subscription
     let Some(item) = item_of(subscription, price_of(handle)).filter(|_| is_newest) else { return };
     let boundary = item.period.map_or(subscription.created_at, |(start, _)| start);
     if registry.subscriptions().last_end(handle.series).is_none_or(|last| last < boundary) {
+        effect.applied = true;
         effect.end_period(handle.series, boundary);
     }
 }
@@ -232,18 +251,13 @@ fn follow(
         }
     };
     followed.details.subscription_ends_at = expires_at;
-    let prices = paid.items.iter().map(|item| &item.price_id);
-    let plans: Vec<_> =
-        prices.filter_map(|price| Some((price, registry.plans().of_price(business_id, price)?))).collect();
-    match &plans[..] {
-        [(price, plan)] => {
-            followed.plan_id = Some(plan.plan_id.clone());
-            followed.details.stripe_price_id = Some((*price).clone());
+    match Paid::of(registry, paid) {
+        Ok(paid) => paid.put_on(followed),
+        Err(why) => {
+            effect.say(why);
+            followed
         }
-        [] => effect.say("no price of the subscription has a plan: the customer's was kept"),
-        _ => effect.say("several prices of the subscription have plans: the customer's was kept"),
     }
-    followed
 }
 
 fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, effect: &mut Effect) {

@@ -115,7 +115,7 @@ impl World {
         (cuts, kept.clone())
     }
 
-    fn subscription(&mut self, subscription: Subscription, is_new: bool) -> (Vec<u32>, StripeEvent) {
+    pub fn subscription(&mut self, subscription: Subscription, is_new: bool) -> (Vec<u32>, StripeEvent) {
         self.event(StripeWhat::Subscription { subscription, is_new })
     }
 
@@ -130,7 +130,7 @@ impl World {
         })
     }
 
-    fn plan(&mut self, plan: &str, price: &str) {
+    pub fn plan(&mut self, plan: &str, price: &str) {
         let (plan_id, plan_name) = (plan.to_owned(), plan.to_owned());
         let (business_id, stripe_price_id) = ("biz_1".to_owned(), Some(price.to_owned()));
         let plan = Plan { business_id, plan_id, plan_name, stripe_price_id, created_at: Micros(0) };
