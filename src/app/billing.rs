@@ -11,11 +11,13 @@ use tokio::runtime::Runtime;
 use crate::clock::Clock;
 use crate::config::{Config, Late as Configured};
 use crate::control::slices::{CutRequest, Late, SeriesUsage};
-use crate::control::{Control, ControlError, Origin, Owner, Purpose, Registry, SeriesHandle, Vault};
+use crate::control::{
+    Control, ControlError, Origin, Owner, Purpose, Registry, ReportChange, SeriesHandle, Vault,
+};
 use crate::engine::{Queries, Shared};
 use crate::outbound::Outbound;
 use crate::sinks::Billing;
-use crate::sinks::billing::{Books, NoAccount, NotNow, Remarks, Waiting};
+use crate::sinks::billing::{Books, NoAccount, NotNow, Remarks, Report, Waiting};
 use crate::stripe::{Account, Spawned, Stripe, identifier};
 
 /// Series whose usage one epoch of definitions cuts.
@@ -209,6 +211,17 @@ impl Books for Ledger {
 
     fn moved(&self, moves: Vec<SliceMove>) -> Result<(), NotNow> {
         self.block_on(async { self.control.by(Origin::SERVER).move_slices(moves).await })?.map_err(not_now)
+    }
+
+    fn awaited(&self) -> Vec<(String, String)> {
+        let registry = self.registry();
+        let awaited = registry.stripe_events().awaited();
+        awaited.map(|(business_id, event_id)| (business_id.to_owned(), event_id.to_owned())).collect()
+    }
+
+    fn reported(&self, Report { business_id, event_id, slices }: Report) -> Result<(), NotNow> {
+        let change = ReportChange { business_id, event_id, found: slices };
+        self.block_on(async { self.control.by(Origin::SERVER).settle_report(change).await })?.map_err(not_now)
     }
 
     fn account(&self, business_id: &str) -> Result<Account, NoAccount> {

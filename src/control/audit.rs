@@ -13,7 +13,7 @@
 //! | `server.start` | how many definitions the service made for the tenant itself |
 //!
 //! Names only: values may be secrets. That the initial value of a repeated POST was recorded is no change of a definition and
-//! has no entry, nor have slices of usage, which say themselves what they are; what a deletion takes along has none of its own.
+//! has no entry, nor have slices of usage, which say themselves what they are, and reports about them, whose event has one; what a deletion takes along has none of its own.
 
 use std::collections::BTreeMap;
 
@@ -108,7 +108,11 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
         Change::Stripe(StripeChange { event, .. }) => {
             ("stripe.event", &event.business_id, format!("{}/{}", event.event_type, event.event_id))
         }
-        Change::RecordPost { .. } | Change::Define(_) | Change::CutSlices(_) | Change::MoveSlices(_) => {
+        Change::RecordPost { .. }
+        | Change::Define(_)
+        | Change::CutSlices(_)
+        | Change::MoveSlices(_)
+        | Change::SettleReport(_) => {
             return None;
         }
     })

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use dataflows::types::{
     ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, Plan, PlanLimit, Sealed, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec, SliceMove, StripeKey,
+    SeriesKey, SeriesRecord, SeriesSpec, SliceMove, SliceState, StripeKey,
 };
 
-use super::slices::{self, CutRequest};
+use super::reports::{self, ReportChange};
+use super::slices::{self, CutRequest, Kept};
 use super::stripe::{self, StripeChange};
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter, plan, tenant};
 
@@ -133,8 +134,10 @@ pub enum Change {
     Define(Vec<Definition>),
     /// Slices of usage, as far as it is not in slices yet.
     CutSlices(CutRequest),
-    /// Slices have come to other states. Those that are not known are left out.
+    /// Slices have come to other states. Those that are not known, or are dead, are left out.
     MoveSlices(Vec<SliceMove>),
+    /// A report of Stripe that was awaited is there, or there is none.
+    SettleReport(ReportChange),
 }
 
 /// What a change is about: of two changes about one subject in one epoch, the second waits for the next.
@@ -189,7 +192,7 @@ impl Change {
             | Change::DeletePlanLimit { business_id, .. } => Subject::Business(business_id.clone()),
             Change::Stripe(change) => Subject::Business(change.event.business_id.clone()),
             Change::Define(_) => Subject::Service,
-            Change::CutSlices(_) | Change::MoveSlices(_) => Subject::Slices,
+            Change::CutSlices(_) | Change::MoveSlices(_) | Change::SettleReport(_) => Subject::Slices,
         }
     }
 
@@ -211,7 +214,7 @@ impl Change {
 
     /// Whether nobody waits for it, so that it gives way while the store is behind.
     pub fn can_wait(&self) -> bool {
-        matches!(self, Change::CutSlices(_) | Change::MoveSlices(_))
+        matches!(self, Change::CutSlices(_) | Change::MoveSlices(_) | Change::SettleReport(_))
     }
 
     /// The definitions that make the change; none if everything is so already. New series are numbered from
@@ -284,9 +287,14 @@ impl Change {
             Change::Define(definitions) => definitions,
             Change::CutSlices(request) => slices::cut(registry, &request, now),
             Change::MoveSlices(mut moves) => {
-                moves.retain(|moved| registry.slices().of_identifier(&moved.identifier).is_some());
+                // A report may have overtaken the answer to the call, or to a further one.
+                let is_dead = |known: &Kept| known.state == SliceState::Dead;
+                moves.retain(|moved| {
+                    registry.slices().of_identifier(&moved.identifier).is_some_and(|known| !is_dead(known))
+                });
                 (!moves.is_empty()).then_some(Definition::SlicesMoved(moves)).into_iter().collect()
             }
+            Change::SettleReport(change) => reports::settle(registry, change, now),
         })
     }
 }

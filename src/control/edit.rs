@@ -10,7 +10,7 @@ use dataflows::types::{
 
 use super::{
     BUSINESS_PREFIX, CUSTOMER_PREFIX, Change, Control, ControlError, Created, CustomerRecord, CutRequest,
-    Made, Origin, SeriesHandle, StripeChange, hash_key, new_key,
+    Made, Origin, ReportChange, SeriesHandle, StripeChange, hash_key, new_key,
 };
 
 /// The changes, as somebody makes them.
@@ -52,6 +52,11 @@ impl Edits<'_> {
     /// Says what has become of slices.
     pub async fn move_slices(&self, moves: Vec<SliceMove>) -> Result<(), ControlError> {
         self.request(Change::MoveSlices(moves)).await.map(drop)
+    }
+
+    /// Says what has become of a report that is awaited.
+    pub async fn settle_report(&self, change: ReportChange) -> Result<(), ControlError> {
+        self.request(Change::SettleReport(change)).await.map(drop)
     }
 
     /// Creates a series, or finds it.

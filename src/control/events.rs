@@ -1,8 +1,9 @@
-//! Stripe's events that were read, for 30 days: which have been seen, and what each did. In: events, in journal order.
+//! Stripe's events that were read, for 30 days: which have been seen, what each did, and which name a report that is still to
+//! be had. In: events, in journal order.
 //!
 //! Stripe delivers an event for three days, so that forgetting the oldest of very many loses nothing.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use dataflows::types::{Definition, Micros, StripeEvent};
 
@@ -22,20 +23,51 @@ struct OfBusiness {
     /// Oldest first.
     events: VecDeque<StripeEvent>,
     ids: HashSet<String>,
+    /// Those whose report is still to be had.
+    awaited: BTreeSet<String>,
 }
 
 impl StripeEvents {
+    /// An event that is known is read once more when its report is there.
     pub(super) fn put(&mut self, event: &StripeEvent) {
         let of_business = self.businesses.entry(event.business_id.clone()).or_default();
         let since = Micros(event.received_at.0 - REMEMBERED_MICROS);
-        let OfBusiness { events, ids } = of_business;
+        let OfBusiness { events, ids, awaited } = of_business;
         while events.len() >= EVENTS_MAX || events.front().is_some_and(|oldest| oldest.received_at < since) {
             let Some(oldest) = events.pop_front() else { break };
             ids.remove(&oldest.event_id);
+            awaited.remove(&oldest.event_id);
         }
         if ids.insert(event.event_id.clone()) {
             events.push_back(event.clone());
+        } else if let Some(known) = events.iter_mut().rfind(|known| known.event_id == event.event_id) {
+            known.clone_from(event);
+            awaited.remove(&event.event_id);
         }
+    }
+
+    pub(super) fn await_report(&mut self, business_id: &str, event_id: &str) {
+        let of_business = self.businesses.get_mut(business_id);
+        if let Some(known) = of_business.filter(|known| known.ids.contains(event_id)) {
+            known.awaited.insert(event_id.to_owned());
+        }
+    }
+
+    /// Whether the event names a report that is still to be had.
+    pub fn is_awaited(&self, business_id: &str, event_id: &str) -> bool {
+        self.businesses.get(business_id).is_some_and(|known| known.awaited.contains(event_id))
+    }
+
+    /// How many reports of a business are still to be had.
+    pub fn awaited_of(&self, business_id: &str) -> usize {
+        self.businesses.get(business_id).map_or(0, |known| known.awaited.len())
+    }
+
+    /// Reports that are still to be had, as business and event, in no order.
+    pub fn awaited(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.businesses.iter().flat_map(|(business_id, known)| {
+            known.awaited.iter().map(|event_id| (business_id.as_str(), event_id.as_str()))
+        })
     }
 
     pub(super) fn forget(&mut self, business_id: &str) {
@@ -69,7 +101,11 @@ impl StripeEvents {
     /// The definitions that make this.
     pub(super) fn export(&self) -> impl Iterator<Item = Definition> {
         let events = self.businesses.values().flat_map(|known| &known.events);
-        events.cloned().map(Definition::StripeEventRead)
+        let awaited = self.awaited().map(|(business_id, event_id)| Definition::ReportAwaited {
+            business_id: business_id.to_owned(),
+            event_id: event_id.to_owned(),
+        });
+        events.cloned().map(Definition::StripeEventRead).chain(awaited)
     }
 }
 

@@ -139,7 +139,9 @@ impl Registry {
             }
             Definition::SubscriptionPut(_)
             | Definition::StripeEventRead(_)
-            | Definition::BillingPeriodEnded(_) => self.apply_to_billing(definition),
+            | Definition::BillingPeriodEnded(_)
+            | Definition::BillingPeriodFinal(_)
+            | Definition::ReportAwaited { .. } => self.apply_to_billing(definition),
             Definition::StripeKeyPut(key) => self.secrets.put_stripe_key(key),
             Definition::StripeKeyEnded { business_id, key_name } => {
                 self.secrets.end_stripe_key(business_id, key_name);

@@ -4,24 +4,29 @@
 //! | event | effect |
 //! |---|---|
 //! | a subscription | its periods end by themselves from now on (`subscriptions`); `subscription_ends_at`, plan and price of the customer follow it; a new one begins a period |
-//! | an invoice | ends the periods whose end was not known before, once for each boundary; where it was, it confirms |
-//! | a report of usage that was not counted | the slices that it names are dead |
+//! | an invoice | ends the periods whose end was not known before, once for each boundary; where it was, it confirms. One that is final makes them final |
+//! | a report of usage that was not counted | the slices that it names are dead (`reports`) |
 //! | a checkout | our customer has Stripe's id from now on, and what was said of its newest subscription before counts |
 //!
 //! An event that was read before changes nothing, and one about a subscription that a later one has overtaken only what it
 //! alone can: it begins the period of a new subscription, and says what was paid for before the end.
 
 use dataflows::types::{
-    BillingPeriodEnd, Definition, Micros, SeriesId, SliceMove, SliceState, StripeEvent, Subscription,
+    BillingPeriodEnd, BillingPeriodFinal, Definition, Micros, SeriesId, StripeEvent, Subscription,
     SubscriptionStanding,
 };
 
+use super::reports::{self, Samples};
+use super::slices::DRAFT_MICROS;
 use super::subscriptions::{item_of, price_of};
 use super::{ControlError, CustomerRecord, Registry, SeriesHandle, change};
 use place::{Paid, Place, place_of, was_paid};
 
 /// Most subscriptions of a business that are kept.
 const SUBSCRIPTIONS_MAX: usize = 1_000_000;
+/// How long behind a decision the cut may be that comes of it: the journal says when, as it is written. One that takes longer
+/// is not taken for final by the event that made it.
+const CUT_WITHIN_MICROS: i64 = 10 * Micros::PER_SECOND;
 
 mod place;
 
@@ -58,8 +63,10 @@ pub enum StripeWhat {
         /// Stripe's.
         stripe_customer_id: Option<String>,
     },
-    /// Slices of usage that were accepted have not been counted: their identifiers, and why.
-    Uncounted(Vec<(String, String)>),
+    /// Slices of usage that were accepted have not been counted.
+    Uncounted(Samples),
+    /// The same, and which ones is still to be asked.
+    UncountedUnsaid,
     /// Something that changes nothing here.
     Other,
 }
@@ -75,6 +82,30 @@ pub struct BillingInvoice {
     pub concerns: Concerns,
     /// Where the period ends that it bills.
     pub boundary: Micros,
+    /// What it takes of usage before that.
+    pub takes: Takes,
+}
+
+/// What an invoice takes of the usage that it bills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// All that comes within an hour of this moment, when it was made; none if its time is simulated.
+    Draft(Option<Micros>),
+    /// Nothing more: it is final.
+    Nothing,
+    /// None at all: it bills what comes.
+    NoUsage,
+}
+
+impl Takes {
+    /// Whether what comes now comes too late for it.
+    fn is_final(self, now: Micros) -> bool {
+        match self {
+            Takes::Draft(made_at) => made_at.is_some_and(|made_at| now.0 - made_at.0 >= DRAFT_MICROS),
+            Takes::Nothing => true,
+            Takes::NoUsage => false,
+        }
+    }
 }
 
 /// Which series of its customer an invoice concerns.
@@ -90,15 +121,15 @@ pub enum Concerns {
 
 /// What an event led to so far.
 #[derive(Default)]
-struct Effect {
-    definitions: Vec<Definition>,
-    applied: bool,
+pub(super) struct Effect {
+    pub definitions: Vec<Definition>,
+    pub applied: bool,
     said: Vec<String>,
 }
 
 impl Effect {
     /// Once, of however many customers.
-    fn say(&mut self, what: impl Into<String>) {
+    pub fn say(&mut self, what: impl Into<String>) {
         let what = what.into();
         if !self.said.contains(&what) {
             self.said.push(what);
@@ -109,6 +140,13 @@ impl Effect {
     fn end_period(&mut self, series: SeriesId, boundary: Micros) {
         self.definitions.push(Definition::SeriesCut { series });
         self.definitions.push(Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary }));
+    }
+
+    /// All of it, and behind it the event with what it did.
+    pub fn read(mut self, event: StripeEvent) -> Vec<Definition> {
+        let (applied, reason) = (self.applied, self.said.join("; "));
+        self.definitions.push(Definition::StripeEventRead(StripeEvent { applied, reason, ..event }));
+        self.definitions
     }
 }
 
@@ -124,12 +162,13 @@ pub(super) fn decide(
     if registry.stripe_events().contains(&business_id, &event.event_id) {
         return Ok(Vec::new());
     }
-    let mut effect = Effect::default();
+    event.received_at = now;
+    let (mut effect, mut awaited) = (Effect::default(), None);
     match what {
         StripeWhat::Subscription { subscription, is_new } => {
             subscribed(registry, subscription, is_new, next_series, now, &mut effect)?;
         }
-        StripeWhat::Invoice(invoice) => invoiced(registry, &business_id, &invoice, &mut effect),
+        StripeWhat::Invoice(invoice) => invoiced(registry, &business_id, &invoice, now, &mut effect),
         StripeWhat::Checkout { customer_id, stripe_customer_id } => {
             checked_out(
                 registry,
@@ -141,14 +180,13 @@ pub(super) fn decide(
                 &mut effect,
             )?;
         }
-        StripeWhat::Uncounted(slices) => uncounted(registry, &business_id, slices, now, &mut effect),
+        StripeWhat::Uncounted(samples) => {
+            reports::uncounted(registry, &business_id, samples, now, &mut effect);
+        }
+        StripeWhat::UncountedUnsaid => awaited = Some(reports::named(registry, &event, &mut effect)?),
         StripeWhat::Other => effect.say("nothing here follows from it"),
     }
-    event.applied = effect.applied;
-    event.reason = effect.said.join("; ");
-    event.received_at = now;
-    effect.definitions.push(Definition::StripeEventRead(event));
-    Ok(effect.definitions)
+    Ok(effect.read(event).into_iter().chain(awaited).collect())
 }
 
 fn subscribed(
@@ -260,7 +298,13 @@ fn follow(
     }
 }
 
-fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, effect: &mut Effect) {
+fn invoiced(
+    registry: &Registry,
+    business_id: &str,
+    invoice: &BillingInvoice,
+    now: Micros,
+    effect: &mut Effect,
+) {
     let Some(stripe_id) = &invoice.stripe_customer_id else {
         return effect.say("the invoice has no customer");
     };
@@ -288,11 +332,22 @@ fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, ef
         let has_ended = registry.subscriptions().last_end(handle.series) >= Some(invoice.boundary);
         if is_other {
             others += 1;
-        } else if has_ended || followed.is_some_and(will_end) {
+            continue;
+        }
+        let series = handle.series;
+        let until = if followed.is_some_and(will_end) {
             known += 1;
+            invoice.boundary
+        } else if has_ended {
+            known += 1;
+            registry.subscriptions().final_until(series, invoice.boundary, now).min(now)
         } else {
             ended += 1;
-            effect.end_period(handle.series, invoice.boundary);
+            effect.end_period(series, invoice.boundary);
+            Micros(now.0 + CUT_WITHIN_MICROS)
+        };
+        if invoice.takes.is_final(now) {
+            effect.definitions.push(Definition::BillingPeriodFinal(BillingPeriodFinal { series, until }));
         }
     }
     effect.applied = ended + known > 0;
@@ -307,28 +362,9 @@ fn invoiced(registry: &Registry, business_id: &str, invoice: &BillingInvoice, ef
         true => effect.say("the customer has no stripe_billing series"),
         false => effect.say(format!("periods of series: {}", counted.join(", "))),
     }
-}
-
-/// Slices that Stripe took and has not counted are dead. A report names samples only.
-fn uncounted(
-    registry: &Registry,
-    business_id: &str,
-    slices: Vec<(String, String)>,
-    at: Micros,
-    effect: &mut Effect,
-) {
-    let is_own = |(identifier, _): &(String, String)| {
-        let known = registry.slices().of_identifier(identifier);
-        known.is_some_and(|known| known.slice.business_id == business_id)
-    };
-    let dead = |(identifier, why)| SliceMove { identifier, state: SliceState::Dead, at, reason: Some(why) };
-    let moves: Vec<_> = slices.into_iter().filter(is_own).map(dead).collect();
-    if moves.is_empty() {
-        return effect.say("it names no slice that is known here");
+    if effect.applied && invoice.takes.is_final(now) {
+        effect.say("what comes for them now is late");
     }
-    effect.applied = true;
-    effect.say(format!("slices that are dead now: {}", moves.len()));
-    effect.definitions.push(Definition::SlicesMoved(moves));
 }
 
 fn checked_out(

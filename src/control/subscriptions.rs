@@ -1,5 +1,5 @@
-//! When billing periods end: subscriptions at Stripe as timed entries. In: subscriptions and ends that events told, and time
-//! entries. Out: where which series are cut.
+//! When billing periods end, and when they are final: subscriptions at Stripe as timed entries. In: subscriptions, ends and
+//! finality that events told, and time entries. Out: where which series are cut, and what of them takes nothing more.
 //!
 //! ```text
 //! series ─▶ customer ─▶ Stripe's customer ─▶ subscription ─▶ the item of the series' price: [start, end)
@@ -18,8 +18,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dataflows::types::{
-    BillingPeriodEnd, Command, Definition, MetricType, Micros, SeriesId, Subscription, SubscriptionItem,
-    SubscriptionStanding,
+    BillingPeriodEnd, BillingPeriodFinal, Command, Definition, MetricType, Micros, SeriesId, Subscription,
+    SubscriptionItem, SubscriptionStanding,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,8 @@ pub struct Subscriptions {
     passed: HashMap<SeriesId, Micros>,
     /// The last one at which an event has.
     told: HashMap<SeriesId, Micros>,
+    /// Up to where the periods of each series are final, as events told.
+    finals: HashMap<SeriesId, Micros>,
 }
 
 #[derive(Default)]
@@ -104,6 +106,19 @@ impl Subscriptions {
     /// The last boundary at which a period of the series has ended, as far as Stripe told.
     pub fn last_end(&self, series: SeriesId) -> Option<Micros> {
         self.passed.get(&series).max(self.told.get(&series)).copied()
+    }
+
+    /// Whether the invoice of a period that ended then is final, as an event told.
+    pub fn is_final(&self, series: SeriesId, end: Micros) -> bool {
+        self.finals.get(&series).is_some_and(|until| end <= *until)
+    }
+
+    /// Up to where periods are final once the invoice of one that has ended at `boundary` is. One that an event has ended at
+    /// that boundary was cut when the event came; every other was cut exactly where it ended.
+    pub(super) fn final_until(&self, series: SeriesId, boundary: Micros, now: Micros) -> Micros {
+        let is_cut_there = self.passed.get(&series).is_some_and(|passed| *passed >= boundary);
+        let is_told = self.told.get(&series) == Some(&boundary);
+        if is_told && !is_cut_there { now } else { boundary }
     }
 
     /// Whether the item's period ends then by itself.
@@ -222,6 +237,7 @@ impl Subscriptions {
     pub(super) fn forget_series(&mut self, series: SeriesId) {
         self.passed.remove(&series);
         self.told.remove(&series);
+        self.finals.remove(&series);
     }
 
     /// What a snapshot keeps beside the definitions.
@@ -245,9 +261,14 @@ impl Subscriptions {
     /// The definitions that make this, but for what time has decided.
     pub(super) fn export(&self) -> impl Iterator<Item = Definition> {
         let known = self.known.values().flat_map(BTreeMap::values).cloned().map(Definition::SubscriptionPut);
-        known.chain(self.told.iter().map(|(&series, &boundary)| {
+        let told = self.told.iter().map(|(&series, &boundary)| {
             Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary })
-        }))
+        });
+        let finals = self
+            .finals
+            .iter()
+            .map(|(&series, &until)| Definition::BillingPeriodFinal(BillingPeriodFinal { series, until }));
+        known.chain(told).chain(finals)
     }
 }
 
@@ -278,7 +299,13 @@ impl Registry {
             Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary }) => {
                 note(&mut self.subscriptions.told, *series, *boundary);
             }
+            Definition::BillingPeriodFinal(BillingPeriodFinal { series, until }) => {
+                note(&mut self.subscriptions.finals, *series, *until);
+            }
             Definition::StripeEventRead(event) => self.stripe_events.put(event),
+            Definition::ReportAwaited { business_id, event_id } => {
+                self.stripe_events.await_report(business_id, event_id);
+            }
             Definition::BusinessDeleted { business_id } => {
                 self.subscriptions.forget_business(business_id);
                 self.stripe_events.forget(business_id);

@@ -16,7 +16,7 @@ use super::reply::{Json, Reply};
 use super::webhooks::cursor;
 use super::{Call, Rooms, Signals};
 use crate::admission::parse::Fault;
-use crate::control::{BillingInvoice, Concerns, Origin, Owner, Purpose, StripeChange, StripeWhat};
+use crate::control::{BillingInvoice, Concerns, Origin, Owner, Purpose, StripeChange, StripeWhat, Takes};
 use crate::stripe::{self, Event, Invoice, MeterErrors, Reason, Status, What};
 
 /// `POST /api/v1/webhooks/stripe/{business_id}`.
@@ -134,22 +134,21 @@ fn what_of(business_id: &str, said_at: Micros, what: What) -> Option<StripeWhat>
         What::SubscriptionCreated(created) => subscription(created, true, false),
         What::SubscriptionUpdated(updated) => subscription(updated, false, false),
         What::SubscriptionDeleted(deleted) => subscription(deleted, false, true),
-        What::InvoiceCreated(invoice) | What::InvoiceFinalized(invoice) => {
-            Some(StripeWhat::Invoice(invoice_of(invoice)))
+        What::InvoiceCreated(invoice) => {
+            let made_at = invoice.test_clock.is_none().then_some(invoice.created_at);
+            Some(StripeWhat::Invoice(invoice_of(invoice, Takes::Draft(made_at))))
         }
+        What::InvoiceFinalized(invoice) => Some(StripeWhat::Invoice(invoice_of(invoice, Takes::Nothing))),
         What::CheckoutCompleted(checkout) => Some(StripeWhat::Checkout {
             customer_id: checkout.client_reference_id,
             stripe_customer_id: checkout.customer,
         }),
-        // A thin report comes without samples: nobody knows yet what it names.
         What::MeterErrors(MeterErrors { report: Some(report), .. }) => {
-            let named = report.samples.into_iter().filter_map(|sample| {
-                let identifier = stripe::reported(&sample.name)?.to_owned();
-                Some((identifier, format!("{}: {}", sample.code, sample.message)))
-            });
-            Some(StripeWhat::Uncounted(named.collect()))
+            Some(StripeWhat::Uncounted(report.slices()))
         }
-        What::MeterErrors(MeterErrors { report: None, .. }) | What::Unknown => None,
+        // A thin event comes without its samples: whoever exports usage asks for them.
+        What::MeterErrors(MeterErrors { report: None, .. }) => Some(StripeWhat::UncountedUnsaid),
+        What::Unknown => None,
     }
 }
 
@@ -186,7 +185,10 @@ fn subscription_of(
     }
 }
 
-fn invoice_of(invoice: Invoice) -> BillingInvoice {
+/// Its lines decide nothing, so that those beyond the first page, of which an event holds no more, need not be had: which
+/// series it concerns is said by their subscription, where they end by the boundary, and the periods of lines are those of
+/// the subscription's items, which are known, or past.
+fn invoice_of(invoice: Invoice, takes: Takes) -> BillingInvoice {
     let concerns = match invoice.reason {
         Reason::SubscriptionThreshold | Reason::Upcoming => Concerns::Nothing,
         Reason::Manual | Reason::SubscriptionUpdate => Concerns::Unfollowing,
@@ -198,6 +200,8 @@ fn invoice_of(invoice: Invoice) -> BillingInvoice {
         stripe_customer_id: invoice.customer,
         subscription_id: invoice.subscription,
         concerns,
+        // The first one of a subscription bills no usage, and is final at once.
+        takes: if invoice.reason == Reason::SubscriptionCreate { Takes::NoUsage } else { takes },
         // Of one that is made within a period its end is ahead: nothing has ended there.
         boundary: invoice.period_end.filter(|end| *end <= invoice.created_at).unwrap_or(invoice.created_at),
     }

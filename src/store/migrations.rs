@@ -40,6 +40,11 @@ pub(super) const SQLITE: &[Migration] = &[
     },
     Migration { version: 9, name: "stripe", sql: include_str!("../../migrations/sqlite/0009_stripe.sql") },
     Migration { version: 10, name: "slices", sql: include_str!("../../migrations/sqlite/0010_slices.sql") },
+    Migration {
+        version: 11,
+        name: "finality",
+        sql: include_str!("../../migrations/sqlite/0011_finality.sql"),
+    },
 ];
 
 /// The migrations of PostgreSQL.
@@ -74,6 +79,11 @@ pub(super) const POSTGRES: &[Migration] = &[
     },
     Migration { version: 9, name: "stripe", sql: include_str!("../../migrations/postgres/0009_stripe.sql") },
     Migration { version: 10, name: "slices", sql: include_str!("../../migrations/postgres/0010_slices.sql") },
+    Migration {
+        version: 11,
+        name: "finality",
+        sql: include_str!("../../migrations/postgres/0011_finality.sql"),
+    },
 ];
 
 impl Migration {

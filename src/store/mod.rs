@@ -13,7 +13,7 @@
 //!    writes nothing.
 //! 4. What a part deletes of a cleaned series it deletes before it writes: rows behind the cleanup stay.
 //! 5. A business takes keys, secrets, messages, customers, plans, limits, slices and what Stripe told along, a customer its
-//!    keys, a series the end of its billing period and what is billed of its periods, a plan nothing: series and a plan's
+//!    keys, a series what is said of its billing periods and billed of them, a plan nothing: series and a plan's
 //!    limits are deleted one by one. Only `CustomerPlanned` says which plan a customer is on: describing the customer anew
 //!    leaves it there.
 //!
@@ -148,7 +148,7 @@ pub enum StoreError {
 pub struct Content {
     /// What builds the registry, in order: businesses, keys, secrets, plans, their limits, each customer with what is
     /// known of it and the plan that it is on, series, what of their usage is billed, subscriptions, events that are
-    /// remembered, ends of billing periods; of a kind, what was made first comes first.
+    /// remembered, ends and finality of billing periods; of a kind, what was made first comes first.
     pub definitions: Vec<Definition>,
     /// The first number that no series has had.
     pub next_series: SeriesId,

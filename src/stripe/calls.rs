@@ -132,6 +132,7 @@ impl Stripe {
         let answer = self.answer(account, &["v2", "core", "events", event_id], "").await?;
         let event = Event::read(&answer.body).map_err(|error| unexpected(&error))?;
         match event.what {
+            _ if event.id != event_id => Err(unexpected(&"another event")),
             What::MeterErrors(errors) => errors.report.ok_or_else(|| unexpected(&"no report in the event")),
             _ => Err(unexpected(&"an event of another type")),
         }

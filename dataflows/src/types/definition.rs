@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Amount, AuditEntry, BilledPeriod, BillingPeriodEnd, EffectiveLimit, Limit, LimitSource, MetricType,
-    Micros, Notify, Operation, Plan, PlanLimit, SeriesId, SeriesKey, Shape, Slice, SliceMove, Span,
-    StripeEvent, StripeKey, Subscription, Webhook,
+    Amount, AuditEntry, BilledPeriod, BillingPeriodEnd, BillingPeriodFinal, EffectiveLimit, Limit,
+    LimitSource, MetricType, Micros, Notify, Operation, Plan, PlanLimit, SeriesId, SeriesKey, Shape, Slice,
+    SliceMove, Span, StripeEvent, StripeKey, Subscription, Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -142,6 +142,16 @@ pub enum Definition {
     SlicesCut(Vec<Slice>),
     /// Slices have come to other states.
     SlicesMoved(Vec<SliceMove>),
+    /// What comes for a series' periods from now on, up to a moment, is too late for their invoice.
+    BillingPeriodFinal(BillingPeriodFinal),
+    /// An event of Stripe that was read names a report that is still to be had. What it said follows as the same event, read
+    /// once more.
+    ReportAwaited {
+        /// Whose.
+        business_id: String,
+        /// `evt_...`.
+        event_id: String,
+    },
 }
 
 /// A tenant.

@@ -33,7 +33,9 @@ pub use secret::{RetiredSecret, Sealed, StripeKey, Webhook};
 pub use series::{Action, Limit, MetricType, Operation, Operator, Scope, SeriesId, SeriesKey, Shape};
 pub use slice::{BilledPeriod, Slice, SliceMove, SliceState};
 pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState};
-pub use stripe::{BillingPeriodEnd, StripeEvent, Subscription, SubscriptionItem, SubscriptionStanding};
+pub use stripe::{
+    BillingPeriodEnd, BillingPeriodFinal, StripeEvent, Subscription, SubscriptionItem, SubscriptionStanding,
+};
 pub use work::{
     Batch, ClassSet, Command, Decision, EventId, Held, LiveState, NO_REPLY, Outcome, Refusal, Row, RowKind,
     Standing, Update, Work,

@@ -75,3 +75,12 @@ pub struct BillingPeriodEnd {
     /// What Stripe says is the end of the period.
     pub boundary: Micros,
 }
+
+/// The invoice of a series' periods takes nothing more: of those that have ended by a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BillingPeriodFinal {
+    /// Which.
+    pub series: SeriesId,
+    /// Periods whose end is not behind this are final.
+    pub until: Micros,
+}

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | is open | becomes a slice, in whole units |
 //! | has ended, its invoice is a draft | becomes a slice, rounded |
-//! | has ended, its invoice is final | is carried into the newest period, or held (`Late`) |
+//! | has ended, its invoice is final: `invoice.finalized` said so, or an hour has passed | is carried into the newest period, or held (`Late`) |
 //! | ended longer ago than Stripe takes events of | is not looked at any more |
 //!
 //! Whatever was carried or refused stays in the sum: nothing is dropped silently but what the last line says.
@@ -23,8 +23,10 @@ use crate::control::{Registry, SeriesHandle};
 const WAITING_MAX: usize = 24;
 /// Slices that one look at a period cuts; more are needed only where units are beyond all measure.
 const SLICES_MAX: usize = 8;
-/// How long behind its end a period's invoice counts as a draft, where no event says otherwise.
-const DRAFT_MICROS: i64 = 3_600 * Micros::PER_SECOND;
+/// How long behind its end a period's invoice counts as a draft, unless an event has said before that it is final. Stripe
+/// keeps a draft for about an hour and is seldom faster; what is sent behind that is billed by nobody, and what is carried
+/// too early is billed all the same.
+pub(in crate::control) const DRAFT_MICROS: i64 = 3_600 * Micros::PER_SECOND;
 /// How long behind its end a period is looked at: Stripe takes no event older than 35 days.
 const BILLED_FOR_MICROS: i64 = 34 * 86_400 * Micros::PER_SECOND;
 
@@ -114,8 +116,8 @@ impl Terms {
 
 impl Registry {
     /// Whether the invoice of the period that ended at `boundary` takes no more usage.
-    pub fn is_finalized(&self, _series: SeriesId, boundary: Micros, now: Micros) -> bool {
-        now.0 >= boundary.0.saturating_add(DRAFT_MICROS)
+    pub fn is_finalized(&self, series: SeriesId, boundary: Micros, now: Micros) -> bool {
+        now.0 >= boundary.0.saturating_add(DRAFT_MICROS) || self.subscriptions().is_final(series, boundary)
     }
 
     /// Why usage of an exported series is not billed, if it is not.

@@ -30,8 +30,8 @@ use dataflows::types::{
 };
 
 use super::{ControlError, Registry, SeriesFilter};
-pub(super) use cut::cut;
 pub use cut::{CutRequest, Late, PeriodUsage, SeriesUsage, Unbilled};
+pub(super) use cut::{DRAFT_MICROS, cut};
 pub use share::QUANTITY_MAX;
 pub use view::{PeriodView, SeriesView};
 

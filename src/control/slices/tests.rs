@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dataflows::types::{
-    Amount, Business, Customer, CustomerDetails, Definition, MetricType, Micros, Operation, Sealed, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec, Slice, SliceMove, SliceState, StripeEvent, StripeIntegration,
-    StripeKey, Tally,
+    Amount, BillingPeriodFinal, Business, Customer, CustomerDetails, Definition, MetricType, Micros,
+    Operation, Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, Slice, SliceMove, SliceState,
+    StripeEvent, StripeIntegration, StripeKey, Tally,
 };
 use proptest::prelude::*;
 
@@ -200,6 +200,26 @@ fn what_comes_when_the_invoice_is_final_goes_into_the_next_period_or_is_held() {
         let moved = if late == Late::Hold { "0" } else { "5" };
         assert_eq!(view.periods[1].period.carried_in, amount(moved));
     }
+}
+
+#[test]
+fn an_invoice_that_is_final_early_sends_what_was_not_cut_into_the_next_period() {
+    let mut world = World::new(spec("price", |_| {}));
+    world.add(0, amount("10.25"));
+    world.end();
+    assert_eq!(world.quantities(), [10]);
+    world.add(0, amount("3"));
+    let until = at(world.now);
+    world.define(vec![Definition::BillingPeriodFinal(BillingPeriodFinal { series: SERIES, until })]);
+    world.now += 1;
+    world.add(0, amount("4"));
+    world.registry = world.restarted();
+    let cut = world.cut();
+    assert_eq!(cut.iter().map(|slice| slice.quantity).collect::<Vec<_>>(), [7]);
+    assert_eq!(cut[0].period_start, Some(until), "its own is final, minutes behind its end");
+    world.end();
+    world.add(1, amount("2"));
+    assert_eq!(world.quantities(), [2], "the next one is a draft");
 }
 
 #[test]
@@ -422,4 +442,11 @@ fn a_slice_that_stripe_has_not_counted_is_dead_and_nobody_elses_is() {
         assert_eq!(world.registry.stripe_events().get("biz", id).map(|event| event.applied), Some(applied));
     }
     assert_eq!(world.registry.slices().counts().dead, 1);
+    // The answer to a further attempt comes behind the report.
+    for state in [SliceState::Acked, SliceState::Unknown] {
+        let moves =
+            vec![SliceMove { identifier: identifier.clone(), state, at: at(world.now), reason: None }];
+        let decided = Change::MoveSlices(moves).decide(&world.registry, &mut SeriesId(2), at(world.now));
+        assert_eq!(decided, Ok(Vec::new()), "what is dead stays so");
+    }
 }

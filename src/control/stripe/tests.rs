@@ -6,7 +6,7 @@ use dataflows::types::{
     StripeIntegration, SubscriptionItem,
 };
 
-use super::super::{decode as decoded, encode};
+use super::super::{ReportChange, decode as decoded, encode};
 use super::*;
 
 /// A moment, in minutes.
@@ -193,7 +193,13 @@ fn invoice(subscription: Option<&str>, concerns: Concerns, boundary: i64) -> Bil
         subscription_id: subscription.map(str::to_owned),
         concerns,
         boundary: minute(boundary),
+        takes: Takes::Draft(None),
     }
+}
+
+/// The same, final.
+fn finalized(subscription: Option<&str>, boundary: i64) -> BillingInvoice {
+    BillingInvoice { takes: Takes::Nothing, ..invoice(subscription, Concerns::All, boundary) }
 }
 
 const NONE: [u32; 0] = [];
@@ -269,6 +275,112 @@ fn an_invoice_ends_only_what_it_concerns() {
     let stranger = Some("cus_2".to_owned());
     let strange = ends(BillingInvoice { stripe_customer_id: stranger, ..invoice(None, Concerns::All, 100) });
     assert_eq!((strange.0, strange.1), (vec![], false));
+}
+
+#[test]
+fn a_final_invoice_makes_its_period_final_wherever_it_was_cut() {
+    let mut world = World::new();
+    world.series(1, None);
+    world.series(2, Some("price_1"));
+    world.series(3, Some("price_2"));
+    world.subscription(subscription("sub_1", &[("price_1", 90, 110)]), false);
+    world.subscription(subscription("sub_2", &[("price_2", 90, 110)]), false);
+    let is_final = |world: &World, series: u32, end: Micros, now: i64| {
+        world.registry.is_finalized(SeriesId(series), end, minute(now))
+    };
+    world.pass(minute(110));
+    world.event(StripeWhat::Invoice(invoice(Some("sub_1"), Concerns::All, 110)));
+    assert!((1..=3).all(|series| !is_final(&world, series, minute(110), 112)), "a draft");
+    world.now = minute(112);
+    let (_, event) = world.event(StripeWhat::Invoice(finalized(Some("sub_1"), 110)));
+    assert!(event.applied && event.reason.ends_with("what comes for them now is late"), "{}", event.reason);
+    let finals = |world: &World| [1, 2, 3].map(|series| is_final(world, series, minute(110), 112));
+    assert_eq!(
+        finals(&world),
+        [false, true, false],
+        "the others are of the newer subscription, or of another"
+    );
+    let behind = Micros(minute(110).0 + 1);
+    assert!(!is_final(&world, 2, behind, 112), "what ends later is of the next invoice");
+    // Without an event an hour decides, and that does not depend on what was said of others.
+    assert!(!is_final(&world, 3, minute(110), 169) && is_final(&world, 3, minute(110), 170));
+    world.event(StripeWhat::Invoice(finalized(Some("sub_1"), 90)));
+    assert!(is_final(&world, 2, minute(110), 112), "an older one takes nothing back");
+}
+
+#[test]
+fn a_final_invoice_of_an_unknown_end_makes_final_what_it_has_cut_itself() {
+    let is_final = |world: &World, end: Micros| world.registry.is_finalized(SeriesId(1), end, world.now);
+    // Cut when the draft came; when the final one comes, all of that is final and nothing else.
+    let mut world = World::new();
+    world.series(1, None);
+    assert_eq!(world.invoice(None, 99).0, [1]);
+    let cut_at = world.now;
+    world.now = minute(105);
+    assert!(!is_final(&world, cut_at));
+    assert_eq!(world.event(StripeWhat::Invoice(finalized(None, 99))).0, NONE);
+    assert!(is_final(&world, cut_at) && is_final(&world, minute(105)) && !is_final(&world, minute(106)));
+    // The final one comes alone: the cut is made where its entry arrives, which is a little behind the decision.
+    assert_eq!(world.event(StripeWhat::Invoice(finalized(None, 104))).0, [1]);
+    assert!(is_final(&world, Micros(world.now.0 + 9_000_000)) && !is_final(&world, minute(106)));
+    // The draft comes more than an hour late.
+    let late = BillingInvoice { takes: Takes::Draft(Some(minute(110))), ..finalized(None, 110) };
+    world.now = Micros(minute(170).0 - 1);
+    world.event(StripeWhat::Invoice(BillingInvoice { boundary: minute(109), ..late.clone() }));
+    assert!(!is_final(&world, world.now));
+    world.now = minute(170);
+    world.event(StripeWhat::Invoice(late));
+    assert!(is_final(&world, world.now));
+    // What is said of a time that is simulated, or of no usage, is final when an event says so, or never.
+    let mut world = World::new();
+    world.series(1, None);
+    let ahead = BillingInvoice { boundary: minute(9_000), ..finalized(None, 0) };
+    for takes in [Takes::NoUsage, Takes::Draft(None), Takes::Nothing] {
+        world.event(StripeWhat::Invoice(BillingInvoice { takes, ..ahead.clone() }));
+        assert_eq!(is_final(&world, world.now), takes == Takes::Nothing, "{takes:?}");
+    }
+    assert!(!is_final(&world, minute(8_000 - 59)), "a time that is simulated is not ours");
+}
+
+#[test]
+fn a_report_that_is_only_named_is_awaited_until_it_is_there() {
+    let mut world = World::new();
+    let found = |found: Result<reports::Samples, String>| ReportChange {
+        business_id: "biz_1".to_owned(),
+        event_id: "evt_1".to_owned(),
+        found,
+    };
+    let settle = |world: &mut World, change: ReportChange| {
+        let definitions = reports::settle(&world.registry, change, minute(200));
+        world.define(&definitions);
+        definitions.len()
+    };
+    assert_eq!(settle(&mut world, found(Ok(Vec::new()))), 0, "nobody awaits it");
+    let (_, event) = world.event(StripeWhat::UncountedUnsaid);
+    assert_eq!((event.applied, event.reason.as_str()), (false, "its report is asked for"));
+    let awaited = |world: &World| world.registry.stripe_events().awaited().count();
+    assert_eq!(awaited(&world), 1);
+    let mut again = Registry::new(1, 0);
+    for definition in &world.registry.export() {
+        again.apply(definition);
+    }
+    assert_eq!(again.stripe_events().awaited().collect::<Vec<_>>(), [("biz_1", "evt_1")]);
+    assert_eq!(settle(&mut world, found(Err("gone".to_owned()))), 1);
+    assert_eq!(settle(&mut world, found(Ok(Vec::new()))), 0, "once");
+    let known = world.registry.stripe_events().get("biz_1", "evt_1").expect("kept");
+    assert_eq!((awaited(&world), known.reason.as_str()), (0, "Stripe gives no report: gone"));
+    assert_eq!(known.received_at, event.received_at);
+    assert_eq!(world.registry.stripe_events().list("biz_1", None, 9).len(), 1, "one event, read twice");
+    for _ in 0..1_000 {
+        world.event(StripeWhat::UncountedUnsaid);
+    }
+    let change = StripeChange { event, what: StripeWhat::UncountedUnsaid };
+    let change =
+        StripeChange { event: StripeEvent { event_id: "evt_more".to_owned(), ..change.event }, ..change };
+    let decided = decide(&world.registry, change, &mut SeriesId(1), world.now);
+    assert_eq!(decided, Err(ControlError::Overloaded), "Stripe comes again");
+    world.define(&[Definition::BusinessDeleted { business_id: "biz_1".to_owned() }]);
+    assert_eq!(awaited(&world), 0);
 }
 
 #[test]

@@ -15,6 +15,10 @@ fn told(series: u32, boundary: i64) -> Definition {
     Definition::BillingPeriodEnded(BillingPeriodEnd { series: SeriesId(series), boundary: minute(boundary) })
 }
 
+fn final_until(series: u32, until: i64) -> Definition {
+    Definition::BillingPeriodFinal(BillingPeriodFinal { series: SeriesId(series), until: minute(until) })
+}
+
 #[test]
 fn a_known_end_is_cut_five_minutes_ahead_and_told_at_the_end() {
     let mut world = World::new();
@@ -145,6 +149,9 @@ fn nobody_is_billed_by_a_subscription_of_another_customer_or_business() {
     assert_eq!((world.pass(minute(130)), world.registry.timed_due_at()), (vec![], None));
     let left = &world.registry.subscriptions;
     assert!(left.known.is_empty() && left.parties.is_empty() && left.settled.is_empty());
+    world.define(&[final_until(1, 100)]);
+    world.define(&[Definition::SeriesDeleted { series: SeriesId(1) }]);
+    assert!(world.registry.subscriptions.finals.is_empty());
 }
 
 #[test]
@@ -211,6 +218,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..4u32, price).prop_map(|(series, price)| Step::Define(billed(series, price.as_deref()))),
         1 => (1..4u32).prop_map(|series| Step::Define(Definition::SeriesDeleted { series: SeriesId(series) })),
         2 => (1..4u32, 100..130i64).prop_map(|(series, boundary)| Step::Define(told(series, boundary))),
+        1 => (1..4u32, 100..130i64).prop_map(|(series, until)| Step::Define(final_until(series, until))),
         1 => any::<bool>().prop_map(Step::Link),
         8 => (0..20i64).prop_map(Step::Pass),
         1 => (-20..0i64).prop_map(Step::Pass),
@@ -224,6 +232,7 @@ fn take(world: &mut World, step: &Step) -> Vec<(u32, i64)> {
         Step::Put(subscription) => drop(world.define(&put(subscription.clone()))),
         Step::Define(Definition::SeriesCreated(record)) if is_live(record.series) => {}
         Step::Define(Definition::BillingPeriodEnded(end)) if !is_live(end.series) => {}
+        Step::Define(Definition::BillingPeriodFinal(last)) if !is_live(last.series) => {}
         Step::Define(definition) => drop(world.define(std::slice::from_ref(definition))),
         Step::Link(is_linked) => world.link(is_linked.then_some("cus_1")),
         Step::Pass(halves) => return world.pass(Micros(world.now.0 + halves * minute(1).0 / 2)),
@@ -248,6 +257,7 @@ proptest! {
                 [1, 2, 3].map(|series| world.registry.subscriptions().last_end(SeriesId(series)))
             };
             prop_assert_eq!(ends(&again), ends(&world));
+            prop_assert_eq!(&again.registry.subscriptions.finals, &world.registry.subscriptions.finals);
             prop_assert_eq!(take(&mut again, step), take(&mut world, step), "{:?}", step);
         }
     }

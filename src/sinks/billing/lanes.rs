@@ -229,7 +229,7 @@ impl Lanes {
 }
 
 /// The pause behind so many failures before.
-fn pause(failures: u32) -> Duration {
+pub fn pause(failures: u32) -> Duration {
     jitter(PAUSE_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX))
 }
 

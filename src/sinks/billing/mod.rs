@@ -22,6 +22,7 @@
 
 mod lanes;
 mod outcomes;
+mod reports;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use dataflows::types::{Micros, SeriesId, Slice, SliceMove, SliceState};
 
 use crate::clock::Clock;
-use crate::stripe::{Account, Biller, CallError, Meter, Outcome, Usage};
+use crate::stripe::{Account, Biller, CallError, ErrorReport, Meter, Outcome, Usage};
 use lanes::{LaneKey, Lanes};
 
 /// How long a slice that may have arrived is sent again under its name: the biller knows names for 24 hours.
@@ -92,6 +93,17 @@ pub struct Waiting {
     pub sent_at: Option<Micros>,
 }
 
+/// A report of what the biller has not counted, which only an event named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whose.
+    pub business_id: String,
+    /// The event.
+    pub event_id: String,
+    /// The slices that it names, and why each was not counted; or why there is no report.
+    pub slices: Result<Vec<(String, String)>, String>,
+}
+
 /// What is billed, and what has become of it. Calls block until it is durable.
 pub trait Books: Send {
     /// Has slices cut of what was used by the next series behind `after`; the last of them if there are more.
@@ -102,6 +114,10 @@ pub trait Books: Send {
     fn waiting(&self, from: u64, limit: usize) -> (Vec<Waiting>, u64);
     /// Slices have come to other states.
     fn moved(&self, moves: Vec<SliceMove>) -> Result<(), NotNow>;
+    /// Reports that events only named, by business and event.
+    fn awaited(&self) -> Vec<(String, String)>;
+    /// What a report said.
+    fn reported(&self, report: Report) -> Result<(), NotNow>;
     /// What a business is billed with.
     fn account(&self, business_id: &str) -> Result<Account, NoAccount>;
     /// The sum of slices of the same customer's price that have arrived and are dated in `[from, until)`.
@@ -135,6 +151,7 @@ enum Said {
     Sent(LaneKey, Outcome),
     Metered((String, String), Result<Meter, CallError>),
     Counted(LaneKey, Result<i128, CallError>),
+    Reported((String, String), Result<ErrorReport, CallError>),
     Stop,
 }
 
@@ -195,6 +212,13 @@ enum Price {
     Not(Duration),
 }
 
+/// A report that was asked for.
+struct Asked {
+    /// When it is again; none while the answer is under way, or has not come to the books.
+    due: Option<Duration>,
+    failures: u32,
+}
+
 struct Worker {
     books: Box<dyn Books>,
     biller: Arc<dyn Biller>,
@@ -214,9 +238,14 @@ struct Worker {
     owners: HashMap<(String, String, String), (String, Duration)>,
     /// What the books have not been told yet.
     untold: Vec<SliceMove>,
+    untold_reports: Vec<Report>,
     /// Calls that begin once that is told.
     calls: Vec<(LaneKey, Account, Usage)>,
     under_way: usize,
+    /// By business and event.
+    reports: HashMap<(String, String), Asked>,
+    /// When reports are looked for next.
+    reports_at: Duration,
     remarks: Arc<Remarks>,
 }
 
@@ -242,8 +271,11 @@ impl Worker {
             meters: HashMap::new(),
             owners: HashMap::new(),
             untold: Vec::new(),
+            untold_reports: Vec::new(),
             calls: Vec::new(),
             under_way: 0,
+            reports: HashMap::new(),
+            reports_at: Duration::ZERO,
             remarks,
         }
     }
@@ -273,6 +305,7 @@ impl Worker {
             Said::Sent(lane, outcome) => self.sent(&lane, outcome),
             Said::Metered(price, answer) => self.metered(price, answer),
             Said::Counted(lane, total) => self.counted(&lane, total),
+            Said::Reported(report, answer) => self.reported(report, answer),
             Said::Stop => {}
         }
     }

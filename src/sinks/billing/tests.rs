@@ -7,7 +7,7 @@ use dataflows::types::Amount;
 
 use super::*;
 use crate::clock::MockClock;
-use crate::stripe::{Counted, Done, ErrorReport, Plaintext};
+use crate::stripe::{Counted, Done, Plaintext, Rejected};
 
 const NOON: Micros = Micros::from_seconds(1_790_000_040);
 
@@ -18,6 +18,8 @@ struct Written {
     acked: i128,
     is_full: bool,
     is_gone: bool,
+    awaited: Vec<(String, String)>,
+    reported: Vec<Report>,
 }
 
 #[derive(Clone, Default)]
@@ -49,6 +51,18 @@ impl Books for Memory {
         written.moves.extend(moves.into_iter().map(|moved| (moved.identifier, moved.state)));
         Ok(())
     }
+    fn awaited(&self) -> Vec<(String, String)> {
+        self.written().awaited.clone()
+    }
+    fn reported(&self, report: Report) -> Result<(), NotNow> {
+        let mut written = self.written();
+        if written.is_full {
+            return Err(NotNow);
+        }
+        written.awaited.retain(|(_, event_id)| *event_id != report.event_id);
+        written.reported.push(report);
+        Ok(())
+    }
     fn account(&self, business_id: &str) -> Result<Account, NoAccount> {
         if self.written().is_gone {
             return Err(NoAccount::Gone);
@@ -67,6 +81,9 @@ struct Script {
     totals: Mutex<Vec<i128>>,
     unfit: Mutex<bool>,
     sent: Mutex<Vec<Usage>>,
+    /// What questions for reports are answered, the next one first.
+    reports: Mutex<Vec<Result<ErrorReport, CallError>>>,
+    asked: Mutex<Vec<String>>,
 }
 
 impl Biller for Script {
@@ -92,8 +109,9 @@ impl Biller for Script {
     fn total(&self, _account: Account, _of: Counted, done: Done<Result<i128, CallError>>) {
         done(Ok(self.totals.lock().expect("no panic").remove(0)));
     }
-    fn error_report(&self, _: Account, _: String, _: Done<Result<ErrorReport, CallError>>) {
-        panic!("nobody asks");
+    fn error_report(&self, _: Account, event_id: String, done: Done<Result<ErrorReport, CallError>>) {
+        self.asked.lock().expect("no panic").push(event_id);
+        done(self.reports.lock().expect("no panic").remove(0));
     }
 }
 
@@ -279,4 +297,45 @@ fn a_business_that_is_gone_is_forgotten() {
     exporter.books.written().is_gone = true;
     exporter.later(1);
     assert_eq!((exporter.worker.lanes.held(), exporter.sent().len()), (0, 0));
+}
+
+fn refused(status: u16) -> Result<ErrorReport, CallError> {
+    Err(CallError::Refused { status: Some(status), reason: format!("it says {status}") })
+}
+
+#[test]
+fn a_report_that_is_only_named_is_asked_for_until_it_is_there() {
+    let mut exporter = Exporter::new(vec![], vec![]);
+    let name = format!("tt_{}", "0".repeat(32));
+    let sample = Rejected { name: name.clone(), code: "late".into(), message: "too late".into() };
+    let report = ErrorReport { summary: "one".into(), samples: vec![sample] };
+    let busy = Err(CallError::Again { after: Some(Duration::from_secs(50)), reason: "busy".into() });
+    *exporter.biller.reports.lock().expect("no panic") = vec![busy, refused(401), refused(404), Ok(report)];
+    exporter.books.written().awaited = vec![("biz".into(), "evt_1".into())];
+    let asked = |exporter: &Exporter| exporter.biller.asked.lock().expect("no panic").len();
+    exporter.later(1);
+    exporter.later(40);
+    assert_eq!(asked(&exporter), 1, "not before it may be");
+    exporter.later(20);
+    assert_eq!(exporter.worker.remarks.of("biz", "price").as_deref(), Some("it says 401"));
+    exporter.later(60);
+    exporter.books.written().is_full = true;
+    exporter.later(60);
+    assert_eq!((asked(&exporter), exporter.books.written().reported.len()), (4, 0));
+    exporter.books.written().is_full = false;
+    exporter.later(60);
+    let slices = Ok(vec![(name, "late: too late".to_owned())]);
+    let expected = Report { business_id: "biz".into(), event_id: "evt_1".into(), slices };
+    assert_eq!(exporter.books.written().reported, [expected]);
+    (0..3).for_each(|_| exporter.later(60));
+    assert_eq!((asked(&exporter), exporter.books.written().reported.len()), (4, 1), "once it is there");
+}
+
+#[test]
+fn a_report_that_is_not_there_for_long_is_none() {
+    let mut exporter = Exporter::new(vec![], vec![]);
+    *exporter.biller.reports.lock().expect("no panic") = (0..9).map(|_| refused(404)).collect();
+    exporter.books.written().awaited = vec![("biz".into(), "evt_1".into())];
+    (0..12).for_each(|_| exporter.later(1_000));
+    assert_eq!(exporter.books.written().reported[0].slices, Err("it says 404".to_owned()));
 }

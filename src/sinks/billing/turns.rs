@@ -27,6 +27,7 @@ impl Worker {
             waiting.into_iter().for_each(|waiting| self.lanes.push(waiting));
         }
         let now = self.clock.monotonic();
+        self.ask_for_reports(now);
         let ready = self.lanes.ready(now, TURN_MAX.min(UNDER_WAY_MAX.saturating_sub(self.under_way)));
         for key in ready {
             self.decide(key, now);
@@ -47,13 +48,16 @@ impl Worker {
         Ok(due.clamp(GATHER, LOOK_AGAIN))
     }
 
-    /// Writes down what has become of slices.
+    /// Writes down what has become of slices, and what was reported of them.
     pub(super) fn tell(&mut self) -> Result<(), NotNow> {
-        if self.untold.is_empty() {
-            return Ok(());
+        if !self.untold.is_empty() {
+            self.books.moved(self.untold.clone())?;
+            self.untold.clear();
         }
-        self.books.moved(self.untold.clone())?;
-        self.untold.clear();
+        while let Some(report) = self.untold_reports.last() {
+            self.books.reported(report.clone())?;
+            self.untold_reports.pop();
+        }
         Ok(())
     }
 

@@ -12,9 +12,9 @@ use super::values::{At, Numeric};
 use super::{Session, Target, column};
 use crate::control::REMEMBERED_MICROS;
 use crate::store::records::{
-    BilledPeriodRow, BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PeriodEndRow, PlanLimitRow,
-    PlanRow, PlannedRow, ProxyTargetsRow, SliceRow, StripeEventRow, StripeKeyRow, SubscriptionRow,
-    WebhookRow,
+    BilledPeriodRow, BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PeriodEndRow,
+    PeriodFinalRow, PlanLimitRow, PlanRow, PlannedRow, ProxyTargetsRow, SliceRow, StripeEventRow,
+    StripeKeyRow, SubscriptionRow, WebhookRow,
 };
 use crate::store::{Content, StoreError};
 
@@ -43,6 +43,10 @@ const EVENTS: &str = "
 const ENDED: &str = "
     SELECT row_to_json(kept)::text
     FROM {schema}.billing_periods_ended AS kept JOIN {schema}.series USING (series_id) ORDER BY series_id";
+
+const FINAL: &str = "
+    SELECT row_to_json(kept)::text
+    FROM {schema}.billing_periods_final AS kept JOIN {schema}.series USING (series_id) ORDER BY series_id";
 
 // What is kept out of the store may have been in it before.
 const STATES: &str = "
@@ -154,10 +158,13 @@ async fn told_by_stripe(
     }
     let since = At(Micros(now.0 - REMEMBERED_MICROS));
     for row in session.query(&target.sql(EVENTS), &[(&since, Type::TIMESTAMPTZ)]).await? {
-        definitions.push(parsed(column(&row, 0)?, StripeEventRow::definition)?);
+        definitions.extend(parsed(column(&row, 0)?, StripeEventRow::definitions)?);
     }
     for row in session.query(&target.sql(ENDED), &[]).await? {
         definitions.push(parsed(column(&row, 0)?, PeriodEndRow::definition)?);
+    }
+    for row in session.query(&target.sql(FINAL), &[]).await? {
+        definitions.push(parsed(column(&row, 0)?, PeriodFinalRow::definition)?);
     }
     Ok(())
 }

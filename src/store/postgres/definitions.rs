@@ -206,6 +206,10 @@ impl<'a> Left<'a> {
             Definition::SubscriptionPut(subscription) => self.stripe.put_subscription(subscription),
             Definition::StripeEventRead(event) => self.stripe.put_event(event),
             Definition::BillingPeriodEnded(end) => self.stripe.end_period(end),
+            Definition::BillingPeriodFinal(last) => self.stripe.finalize(last),
+            Definition::ReportAwaited { business_id, event_id } => {
+                self.stripe.await_report((business_id, event_id))
+            }
             Definition::Audited(entry) => self.entries.push(EntryRow::new(epoch, index, entry)),
             Definition::SeriesDeleted { series } => {
                 self.series.remove(series);
@@ -262,7 +266,9 @@ impl<'a> Left<'a> {
 
     async fn delete(&self, session: &Session, target: &Target) -> Result<(), StoreError> {
         let series: Vec<i64> = self.gone_series.iter().map(|series| series.0.into()).collect();
-        for table in ["billing_periods", "billing_periods_ended", "series_state", "series"] {
+        for table in
+            ["billing_periods", "billing_periods_ended", "billing_periods_final", "series_state", "series"]
+        {
             if !series.is_empty() {
                 let sql = format!("DELETE FROM {{schema}}.{table} WHERE series_id = ANY($1)");
                 session.run(&target.sql(&sql), &[(&series, Type::INT8_ARRAY)]).await?;

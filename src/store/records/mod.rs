@@ -23,7 +23,7 @@ pub(super) use plans::{PlanLimitRow, PlanRow, PlannedRow};
 pub(super) use secrets::{StripeKeyRow, WebhookRow, base64};
 pub(super) use series::{NamedSpecRow, SpecRow};
 pub(super) use slices::{BilledPeriodRow, MoveRow, SliceRow};
-pub(super) use stripe::{PeriodEndRow, StripeEventRow, SubscriptionRow, item_rows};
+pub(super) use stripe::{PeriodEndRow, PeriodFinalRow, StripeEventRow, SubscriptionRow, item_rows};
 
 use super::AuditRow;
 use super::text::{read_time, time};

@@ -1,7 +1,8 @@
-//! Rows of `subscriptions`, `stripe_events` and `billing_periods_ended`.
+//! Rows of `subscriptions`, `stripe_events`, `billing_periods_ended` and `billing_periods_final`.
 
 use dataflows::types::{
-    BillingPeriodEnd, Definition, Micros, SeriesId, StripeEvent, Subscription, SubscriptionItem,
+    BillingPeriodEnd, BillingPeriodFinal, Definition, Micros, SeriesId, StripeEvent, Subscription,
+    SubscriptionItem,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +42,7 @@ pub(in crate::store) struct StripeEventRow {
     received_at: String,
     applied: bool,
     reason: String,
+    pub awaits_report: bool,
 }
 
 /// `billing_periods_ended`.
@@ -48,6 +50,13 @@ pub(in crate::store) struct StripeEventRow {
 pub(in crate::store) struct PeriodEndRow {
     series_id: u32,
     boundary: String,
+}
+
+/// `billing_periods_final`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::store) struct PeriodFinalRow {
+    series_id: u32,
+    final_until: String,
 }
 
 impl From<&Subscription> for SubscriptionRow {
@@ -113,13 +122,19 @@ impl From<&StripeEvent> for StripeEventRow {
             received_at: time(event.received_at),
             applied: event.applied,
             reason: event.reason.clone(),
+            awaits_report: false,
         }
     }
 }
 
 impl StripeEventRow {
-    pub fn definition(self) -> Option<Definition> {
-        Some(Definition::StripeEventRead(StripeEvent {
+    /// The event, and that its report is awaited if it is.
+    pub fn definitions(self) -> Option<Vec<Definition>> {
+        let awaited = self.awaits_report.then(|| Definition::ReportAwaited {
+            business_id: self.business_id.clone(),
+            event_id: self.event_id.clone(),
+        });
+        let event = Definition::StripeEventRead(StripeEvent {
             business_id: self.business_id,
             event_id: self.event_id,
             event_type: self.event_type,
@@ -127,7 +142,8 @@ impl StripeEventRow {
             received_at: read_time(&self.received_at)?,
             applied: self.applied,
             reason: self.reason,
-        }))
+        });
+        Some([event].into_iter().chain(awaited).collect())
     }
 }
 
@@ -139,5 +155,16 @@ impl PeriodEndRow {
     pub fn definition(self) -> Option<Definition> {
         let (series, boundary) = (SeriesId(self.series_id), read_time(&self.boundary)?);
         Some(Definition::BillingPeriodEnded(BillingPeriodEnd { series, boundary }))
+    }
+}
+
+impl PeriodFinalRow {
+    pub fn new(series: SeriesId, until: Micros) -> Self {
+        PeriodFinalRow { series_id: series.0, final_until: time(until) }
+    }
+
+    pub fn definition(self) -> Option<Definition> {
+        let (series, until) = (SeriesId(self.series_id), read_time(&self.final_until)?);
+        Some(Definition::BillingPeriodFinal(BillingPeriodFinal { series, until }))
     }
 }

@@ -87,6 +87,10 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         Definition::SubscriptionPut(subscription) => stripe::put_subscription(&run, subscription),
         Definition::StripeEventRead(event) => stripe::put_event(&run, event),
         Definition::BillingPeriodEnded(end) => stripe::end_period(&run, end),
+        Definition::BillingPeriodFinal(last) => stripe::finalize(&run, last),
+        Definition::ReportAwaited { business_id, event_id } => {
+            stripe::await_report(&run, business_id, event_id)
+        }
         Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
     }
 }

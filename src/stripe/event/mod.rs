@@ -24,6 +24,8 @@ mod tests;
 use dataflows::types::Micros;
 use thiserror::Error;
 
+use super::identifier::reported;
+
 /// Largest body of an event, in bytes: as of any request.
 pub const EVENT_BYTES_MAX: usize = 1_000_000;
 /// Longest id, in bytes: Stripe promises that ids have at most 255.
@@ -224,6 +226,17 @@ pub struct Rejected {
     pub code: String,
     /// Why, in Stripe's words.
     pub message: String,
+}
+
+impl ErrorReport {
+    /// The slices of usage that its samples name, and why each was not counted.
+    pub fn slices(self) -> Vec<(String, String)> {
+        let named = self.samples.into_iter().filter_map(|sample| {
+            let identifier = reported(&sample.name)?.to_owned();
+            Some((identifier, format!("{}: {}", sample.code, sample.message)))
+        });
+        named.collect()
+    }
 }
 
 impl Event {
