@@ -1,5 +1,5 @@
 //! Usage that is billed, over the real binary and a Stripe of our own: it arrives once, whatever Stripe does and whenever the
-//! service is killed; what cannot be billed is said.
+//! service is killed, in the period whose invoice still takes it; what cannot be billed is said.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +13,16 @@ use super::support::api::Client;
 use super::support::postgres::Cluster;
 use super::support::server::{Launch, Server};
 use super::support::stripe::account::Meter;
+use super::support::stripe::events::Version::Basil;
+use super::support::stripe::events::{error_report, event, invoice, subscription, thin};
+use super::support::stripe::webhooks::{Delivery, Endpoint};
 use super::support::stripe::{Call, FakeStripe, Fault};
 use super::support::{SECRET_KEY, rounds, until};
 
 /// How long what goes out may take: failures are behind pauses that double.
 const LIMIT: Duration = Duration::from_secs(60);
 const ACCOUNT: &str = "sk_test_0123456789abcdef";
+const SECRET: &str = "whsec_0123456789abcdef";
 const EVENT: &str = "api_calls";
 const EVENTS: &str = "/meter_events";
 const CUSTOMERS: usize = 3;
@@ -53,7 +57,7 @@ fn start(launch: &Launch) -> (Server, Client) {
 
 /// Credentials, customers, and a series for each.
 fn define(client: &Client, stripe: &Value) {
-    let credentials = json!({"secret_key": ACCOUNT, "webhook_secret": "whsec_0123456789abcdef"});
+    let credentials = json!({"secret_key": ACCOUNT, "webhook_secret": SECRET});
     let key = json!({"key_type": "stripe", "key_name": "main", "credentials": credentials});
     client.post("/api/v1/businesses/biz_demo/keys", &key.to_string()).body();
     for customer in 0..CUSTOMERS {
@@ -81,6 +85,22 @@ fn add(client: &Client, customer: usize, value: &str) {
     client.put(&path, &format!(r#"{{"value": {value}}}"#)).body();
 }
 
+/// Usage at a moment, in unix seconds.
+fn add_at(client: &Client, customer: usize, value: i64, at: i64) {
+    let path = format!("/api/v1/metrics/calls?scope=customer&customer_id=c{customer}");
+    let at = jiff::Timestamp::from_second(at).expect("a moment of the test").to_string();
+    client.put(&path, &json!({"value": value, "timestamp": at}).to_string()).body();
+}
+
+/// Tells the service of an event; whether it was applied, and why.
+fn tell(server: &Server, event: &Value) -> (bool, String) {
+    let url = format!("{}/api/v1/webhooks/stripe/biz_demo", server.base());
+    let answered = Endpoint::new(&url, &[SECRET], now).deliver(event, Delivery::Plain).remove(0);
+    assert_eq!(answered.status, 200, "{}", answered.body);
+    let body: Value = serde_json::from_str(&answered.body).expect("JSON");
+    (body["applied"] == true, body["reason"].as_str().unwrap_or_default().to_owned())
+}
+
 fn total(stripe: &FakeStripe, customer: usize) -> i128 {
     stripe.total(ACCOUNT, EVENT, &format!("cus_{customer}"), 0, i64::MAX)
 }
@@ -91,6 +111,24 @@ fn arrives(stripe: &FakeStripe, expected: &[i128]) {
     let all = || if totals() == expected { Ok(()) } else { Err(totals()) };
     until(LIMIT, all)
         .unwrap_or_else(|seen| panic!("{seen:?} instead of {expected:?}: {:#?}", stripe.calls()));
+}
+
+/// Nothing is still to come: what was sent before one unit more for each customer has come before it, since a customer's
+/// slices come in order.
+fn nothing_else_arrives(client: &Client, stripe: &FakeStripe, expected: &mut [i128; CUSTOMERS]) {
+    for (customer, expected) in expected.iter_mut().enumerate() {
+        add(client, customer, "1");
+        *expected += 1;
+    }
+    arrives(stripe, expected);
+    let settled = |customer| {
+        let period = period(client, customer);
+        let is_settled =
+            period["exported"].as_i64() == Some(expected[customer] as i64) && period["pending"] == 0;
+        if is_settled { Ok(()) } else { Err(period) }
+    };
+    (0..CUSTOMERS).for_each(|customer| until(LIMIT, || settled(customer)).expect("all of it has arrived"));
+    arrives(stripe, expected);
 }
 
 /// No name was ever taken twice, and no two calls for a customer met.
@@ -136,8 +174,7 @@ fn usage_arrives_once(stripe: &FakeStripe, launch: &Launch) -> [i128; CUSTOMERS]
         (server, client) = start(launch);
     }
     arrives(stripe, &expected);
-    std::thread::sleep(Duration::from_secs(3));
-    arrives(stripe, &expected);
+    nothing_else_arrives(&client, stripe, &mut expected);
     is_clean(stripe);
     let calls = stripe.calls();
     let age = |call: &&Call| call.form["timestamp"].parse::<i64>().expect("seconds") - call.at;
@@ -165,10 +202,9 @@ fn usage_arrives_once_beside_postgres_and_a_new_machine_goes_on_from_there() {
         usage_arrives_once(&stripe, &launch(&folder.path().join("data"), &stripe.base(), &arguments));
     let arguments = [&arguments[..], &["--take-over"]].concat();
     let (server, client) = start(&launch(&folder.path().join("other"), &stripe.base(), &arguments));
-    std::thread::sleep(Duration::from_secs(3));
-    arrives(&stripe, &expected);
     add(&client, 0, "40");
     expected[0] += 40;
+    // One that comes twice comes before it.
     arrives(&stripe, &expected);
     is_clean(&stripe);
     server.stop();
@@ -237,7 +273,10 @@ fn a_period_that_ends_is_rounded_and_billed_inside_and_what_comes_late_is_said()
     let shown = || Some(period(&client, 0)).filter(|it| it["exported"] == 3).ok_or(());
     let open = until(LIMIT, shown).expect("that is shown");
     assert_eq!((&open["remainder"], &open["end"], &open["scale"]), (&json!(7.5), &Value::Null, &json!(10.0)));
-    std::thread::sleep(Duration::from_secs(2));
+    // The period has a whole second behind its last slice, which the next one can be dated in.
+    let last = stripe.calls().iter().filter_map(|call| call.form.get("timestamp")?.parse::<i64>().ok()).max();
+    let is_behind = || if Some(now()) > last.map(|last| last + 1) { Ok(()) } else { Err(()) };
+    until(LIMIT, is_behind).expect("time passes");
     let key = fs::read_to_string(server.data_dir().join("admin-key")).expect("the admin key is kept");
     let reset = "/admin/v1/customers/biz_demo/c0/reset-billing";
     client.with_key("none").call("POST", reset, &[("x-admin-key", key.trim())], "").body();
@@ -260,6 +299,109 @@ fn a_period_that_ends_is_rounded_and_billed_inside_and_what_comes_late_is_said()
 }
 
 #[test]
+fn a_draft_takes_what_comes_late_and_a_final_invoice_leaves_it_to_the_next_period() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let stripe = stripe();
+    let launch = launch(&folder.path().join("data"), &stripe.base(), &[]);
+    let (server, client) = start(&launch);
+    define(&client, &json!({"price_id": "price_1"}));
+    let (begin, end) = (now() - 60, now() + 3);
+    let made = subscription(Basil, ("sub_1", "cus_0", "active"), begin, &[("price_1", begin, end)]);
+    assert!(tell(&server, &event("evt_s", "customer.subscription.updated", begin, made)).0);
+    add(&client, 0, "5");
+    let is_behind = || if now() > end { Ok(()) } else { Err(()) };
+    until(LIMIT, is_behind).expect("time passes");
+    arrives(&stripe, &[5]);
+    let of_period = || stripe.total(ACCOUNT, EVENT, "cus_0", 0, end);
+    let bill = |kind: &str| {
+        // Lines that the event does not hold, of which one has the price.
+        let mut made = invoice(Basil, ("in_1", "cus_0", "sub_1", "subscription_cycle"), end, &[]);
+        made["lines"]["has_more"] = json!(true);
+        event(&format!("evt_{kind}"), &format!("invoice.{kind}"), end, made)
+    };
+    let (applied, reason) = tell(&server, &bill("created"));
+    assert!(applied && reason.ends_with("1 ended at a known boundary"), "{reason}");
+    add_at(&client, 0, 3, end - 1);
+    arrives(&stripe, &[8]);
+    assert_eq!(of_period(), 8, "a draft takes it");
+    let (applied, reason) = tell(&server, &bill("finalized"));
+    assert!(applied && reason.ends_with("what comes for them now is late"), "{reason}");
+    server.kill();
+    let (server, client) = start(&launch);
+    add_at(&client, 0, 4, end - 1);
+    arrives(&stripe, &[12]);
+    assert_eq!(of_period(), 8, "nothing is sent to where nobody bills it");
+    server.stop();
+    let (server, client) = start(&launch);
+    add_at(&client, 0, 2, end - 1);
+    arrives(&stripe, &[14]);
+    let shown = || Some(billing(&client, 0)).filter(|it| it["periods"][0]["exported"] == 6).ok_or(());
+    let shown = until(LIMIT, shown).expect("that is shown");
+    let (next, last) = (&shown["periods"][0], &shown["periods"][1]);
+    assert_eq!((&last["is_final"], &last["exported"]), (&json!(true), &json!(8)), "{shown}");
+    assert_eq!((&last["moved_amount"], &next["late_amount"]), (&json!(6.0), &json!(6.0)), "{shown}");
+    assert_eq!((&next["is_final"], of_period()), (&json!(false), 8), "{shown}");
+    server.stop();
+}
+
+#[test]
+fn a_report_that_an_event_only_names_is_had_though_the_service_is_killed_in_between() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let stripe = stripe();
+    let launch = launch(&folder.path().join("data"), &stripe.base(), &[]);
+    let (server, client) = start(&launch);
+    define(&client, &json!({"price_id": "price_1"}));
+    add(&client, 0, "5");
+    add(&client, 1, "7");
+    arrives(&stripe, &[5, 7]);
+    let exported = |client: &Client, customer: usize, units: i64| {
+        let shown = || Some(period(client, customer)).filter(|it| it["exported"] == units).ok_or(());
+        until(LIMIT, shown).expect("it has arrived")
+    };
+    exported(&client, 0, 5);
+    exported(&client, 1, 7);
+    let calls = stripe.calls();
+    let of_customer =
+        |call: &&Call| call.form.get("payload[stripe_customer_id]").is_some_and(|id| id == "cus_0");
+    let name =
+        calls.iter().find(of_customer).and_then(|call| call.form.get("identifier")).expect("it was sent");
+    let at = jiff::Timestamp::now().to_string();
+    let report = error_report("evt_r", &at, "mtr_1", "timestamp_too_far_in_past", &[name, "tt_of_others"]);
+    let (applied, reason) = tell(&server, &thin(&report));
+    assert_eq!((applied, reason.as_str()), (false, "its report is asked for"));
+    assert_eq!(tell(&server, &thin(&report)).1, "the event was read before");
+    let asked = || {
+        if stripe.calls().iter().any(|call| call.path.contains("/v2/core/events")) { Ok(()) } else { Err(()) }
+    };
+    until(LIMIT, asked).expect("it is asked for, and is not there yet");
+    server.kill();
+    stripe.add_event(ACCOUNT, &report);
+    stripe.fault("/v2/core/events", Fault::FailBefore(500));
+    let (server, client) = start(&launch);
+    let dead = || Some(billing(&client, 0)).filter(|it| it["periods"][0]["dead"] == 5).ok_or(());
+    let dead = until(LIMIT, dead).expect("it is dead");
+    let reason = dead["slices"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("timestamp_too_far_in_past"), "{dead}");
+    exported(&client, 1, 7);
+    let told = || {
+        let listed: Value = serde_json::from_str(&client.get("/api/v1/stripe/events").body()).expect("JSON");
+        let first = listed["events"][0].clone();
+        if first["applied"] == true && listed["count"] == 1 { Ok(first) } else { Err(listed) }
+    };
+    let told = until(LIMIT, told).expect("the event says so");
+    assert_eq!(told["reason"], "slices that are dead now: 1", "{told}");
+    server.kill();
+    let asks = || stripe.calls().iter().filter(|call| call.path.contains("/v2/core/events")).count();
+    let before = asks();
+    let (server, client) = start(&launch);
+    // The thread that would ask has sent this by then.
+    add(&client, 2, "1");
+    arrives(&stripe, &[5, 7, 1]);
+    assert_eq!((asks(), period(&client, 0)["dead"].clone()), (before, json!(5)), "once is enough");
+    server.stop();
+}
+
+#[test]
 fn what_cannot_be_billed_is_said_and_waits_or_is_dead() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let stripe = stripe();
@@ -272,11 +414,13 @@ fn what_cannot_be_billed_is_said_and_waits_or_is_dead() {
     let (server, client) = start(&launch(&folder.path().join("data"), &stripe.base(), &[]));
     define(&client, &json!({"price_id": "price_1"}));
     series(&client, 0, "again", &json!({"price_id": "price_1"})).refused(422, "price_taken");
-    let max = json!({"metric_name": "most", "metric_type": "stripe_billing", "operation": "MAX",
-                     "metadata": {"integrations": {"stripe": {"price_id": "price_2"}}}});
-    client
-        .post("/api/v1/metrics?scope=customer&customer_id=c0", &max.to_string())
-        .refused(422, "invalid_combination");
+    for operation in ["MAX", "MIN", "AVG"] {
+        let unfit = json!({"metric_name": "most", "metric_type": "stripe_billing", "operation": operation,
+                           "metadata": {"integrations": {"stripe": {"price_id": "price_2"}}}});
+        client
+            .post("/api/v1/metrics?scope=customer&customer_id=c0", &unfit.to_string())
+            .refused(422, "invalid_combination");
+    }
 
     client.put("/api/v1/customers/c9", r#"{"name": "Nine"}"#).body();
     series(&client, 9, "calls", &json!({"price_id": "price_1"})).body();
