@@ -80,7 +80,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let backend =
         Arc::new(Backend::new(signals.clone(), options.clone()).map_err(|error| anyhow::anyhow!("{error}"))?);
     let (stop_http, mut stopping) = watch::channel(false);
-    let service = hyper_util::service::TowerToHyperService::new(warp::service(http::routes(backend.clone())));
+    let warp = hyper_util::service::TowerToHyperService::new(warp::service(http::routes(backend.clone())));
+    let service = http::Lanes::new(backend.clone(), warp);
     let serving = tokio::spawn(http::serve(listener, options, service, async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     }));

@@ -63,7 +63,7 @@ pub struct Options {
     /// Journal, snapshots, history.db and generated keys [default: ./data]
     #[arg(long, env = "TRACKTAGS_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Dataflow threads, 1 to 256; may change at any start [default: cores]
+    /// Dataflow threads, 1 to 256; may change at any start [default: half the cores]
     #[arg(long, env = "TRACKTAGS_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
     /// When an update counts as durable [default: fsync]
@@ -229,7 +229,9 @@ impl Options {
     }
 
     fn check(self) -> Result<Config, ConfigError> {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        // HTTP and journal need the others: a worker is far from busy with what they bring.
+        let half_the_cores =
+            || std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let hours = |hours: u64| Period(Duration::from_secs(hours * 3_600));
         let max_event_age = self.max_event_age.unwrap_or(hours(24));
         let dedup_horizon = self.dedup_horizon.unwrap_or(hours(72));
@@ -243,7 +245,7 @@ impl Options {
         let config = Config {
             listen: self.listen.unwrap_or_else(|| ([127, 0, 0, 1], 8080).into()),
             data_dir: self.data_dir.unwrap_or_else(|| "data".into()),
-            workers: self.workers.unwrap_or_else(cores),
+            workers: self.workers.unwrap_or_else(half_the_cores),
             durability: self.durability.unwrap_or(Durability::Fsync),
             admin_key: self.admin_key,
             database_url: self.database_url.filter(|Secret(url)| !url.is_empty()),

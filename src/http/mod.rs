@@ -1,8 +1,8 @@
 //! HTTP: translates requests into questions and commands for the rooms behind, and their answers back.
 //!
 //! ```text
-//!  socket ─▶ serve (bounds, time-outs) ─▶ one warp filter ─▶ routes: find ─▶ size ─▶ auth ─▶ permit ─▶ body ─▶ endpoint
-//!                                                                             └──── ApiError: problem+json ◀──────┘
+//!  socket ─▶ serve (bounds, time-outs) ─▶ lanes (warp) ─▶ routes: find ─▶ size ─▶ auth ─▶ permit ─▶ body ─▶ endpoint
+//!                                                                         └──── ApiError: problem+json ◀──────┘
 //! ```
 //! Invariants: an endpoint returns `Result<Reply, ApiError>`, and a warp rejection never means "no"; a body is read
 //! only behind the checks that need none; every answer carries `x-request-id`; foreign things answer as absent ones.
@@ -18,6 +18,7 @@ mod definition;
 pub mod error;
 mod history;
 mod keys;
+mod lanes;
 mod limits;
 mod list;
 mod metrics;
@@ -46,7 +47,6 @@ use futures_core::Stream;
 use hyper::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Response};
 use warp::Filter;
-use warp::path::FullPath;
 
 use crate::admission::parse::series::Bounds;
 use crate::admission::{Admission, parse::names};
@@ -57,6 +57,7 @@ use crate::store::History;
 use auth::Access;
 pub use billing::Remark;
 use error::{ApiError, Title};
+pub use lanes::Lanes;
 pub use limits::SCANS_MAX;
 pub use patching::Patching;
 use query::Query;
@@ -195,29 +196,29 @@ pub fn routes(
         .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
-        .then(move |method, path, query, headers, body| {
+        .then(move |method, path: warp::path::FullPath, query: String, headers, body| {
             let backend = backend.clone();
             // Boxed: warp and hyper move a future several times before its first poll, and this one is 1.6 kB.
-            Box::pin(async move { respond(&backend, method, path, query, headers, body).await })
+            Box::pin(async move { respond(&backend, &method, path.as_str(), &query, &headers, body).await })
         })
 }
 
-async fn respond<B: Buf>(
+async fn respond<B: Buf, E>(
     backend: &Backend,
-    method: Method,
-    path: FullPath,
-    query: String,
-    headers: HeaderMap,
-    body: impl Stream<Item = Result<B, warp::Error>>,
+    method: &Method,
+    path: &str,
+    query: &str,
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, E>>,
 ) -> Response<Bytes> {
     let mut body = pin!(body);
     let since_begin = SystemClock::default();
     let request_id = backend.next_request_id();
-    let (known, route, result) = match routes::find(&method, path.as_str()) {
+    let (known, route, result) = match routes::find(method, path) {
         Found::Route(route, parameters) => (
             route.method.as_str(),
             route.path,
-            dispatch(backend, route, &parameters, &query, &headers, body.as_mut(), &request_id).await,
+            dispatch(backend, route, &parameters, query, headers, body.as_mut(), &request_id).await,
         ),
         Found::OtherMethods(allow) => ("other", "other", Err(ApiError::method_not_allowed(&allow))),
         Found::Nothing => {
@@ -239,13 +240,13 @@ async fn respond<B: Buf>(
     response
 }
 
-async fn dispatch<B: Buf>(
+async fn dispatch<B: Buf, E>(
     backend: &Backend,
     route: &'static Route,
     parameters: &[&str],
     query: &str,
     headers: &HeaderMap,
-    body: Pin<&mut impl Stream<Item = Result<B, warp::Error>>>,
+    body: Pin<&mut impl Stream<Item = Result<B, E>>>,
     request_id: &str,
 ) -> Result<Reply, ApiError> {
     let bytes_max = backend.options.body_bytes_max;
