@@ -149,6 +149,7 @@ impl Driver {
         out.limited += std::mem::take(&mut output.limited);
         out.crossings.append(&mut output.crossings);
         out.crossed.append(&mut output.crossed);
+        out.verdicts.append(&mut output.verdicts);
     }
 
     /// Hands in the facts of an epoch and waits until all workers have passed it.

@@ -2,9 +2,9 @@
 //! let through.
 
 use dataflows::reference::{Arrival, Change};
-use dataflows::types::{EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Span, Window};
+use dataflows::types::{BRIEF, EventId, MetricType, Micros, NO_REPLY, SeriesId, Shape, Span, Window};
 
-use crate::plan::{Advance, Cut, Happening, Moment, Patch, Place, PlannedUpdate, Quiet};
+use crate::plan::{Advance, Cut, Happening, Moment, Patch, Place, PlannedUpdate, Quiet, Reply};
 
 /// What control knows of a series.
 #[derive(Clone, Debug)]
@@ -124,7 +124,11 @@ pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Mi
     let event_at = if is_free { wanted } else { Micros(wanted.0.clamp(now.0 - age_max, now.0 + ahead_max)) };
     known.newest_event = known.newest_event.max(Some(if is_free { now } else { event_at }));
     let id = update.id.map(|id| EventId::new(((u128::from(id) + 1) * 0x0101_0101) << 96, known.series));
-    let item = if update.has_reply { item as u32 } else { NO_REPLY };
+    let item = match update.reply {
+        Reply::Nobody => NO_REPLY,
+        Reply::Alone => item as u32,
+        Reply::OfMany => BRIEF | item as u32,
+    };
     Arrival { series: known.series, item, event_at, amount: update.amount, id }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use dataflows::reference::Reference;
-use dataflows::types::{Epoch, Micros, NO_REPLY, SeriesId, Span};
+use dataflows::types::{BRIEF, Epoch, Micros, NO_REPLY, Outcome, SeriesId, Span};
 use proptest::prelude::*;
 
 use crate::life::{Lived, Seen, Snapshot, Told, apart, run};
@@ -83,8 +83,10 @@ impl Court {
             Entry::Updates { stamp, arrivals } => {
                 for arrival in arrivals {
                     let decision = self.reference.update(*stamp, arrival);
-                    if arrival.item != NO_REPLY {
+                    if arrival.item < BRIEF {
                         self.expected.decisions.insert((epoch, arrival.item), decision);
+                    } else if arrival.item != NO_REPLY && decision.outcome != Outcome::Admitted {
+                        self.expected.verdicts.insert((epoch, arrival.item), decision.outcome);
                     }
                 }
             }
@@ -107,6 +109,7 @@ impl Court {
     fn compare(&mut self, seen: &Seen, moments: &[Micros]) -> Result<(), TestCaseError> {
         let expected = std::mem::take(&mut self.expected);
         same("decisions", &seen.decisions, &expected.decisions)?;
+        same("verdicts", &seen.verdicts, &expected.verdicts)?;
         same("crossings", &seen.crossings, &expected.crossings)?;
         same("rows", &seen.emissions, &expected.emissions)?;
         let reference = &self.reference;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use dataflows::driver::{Driver, Output, PackedBatch, Settings};
 use dataflows::reference::{Arrival, Change};
 use dataflows::types::{
-    Batch, Command, Crossing, Decision, Edge, EffectiveLimit, Epoch, EventId, LiveState, Micros, NO_REPLY,
-    Outcome, Row, SeriesId, SeriesState, Span, Standing, Update, Work,
+    BRIEF, Batch, Command, Crossing, Decision, Edge, EffectiveLimit, Epoch, EventId, LiveState, Micros,
+    NO_REPLY, Outcome, Row, SeriesId, SeriesState, Span, Standing, Update, Work,
 };
 use timely::worker::Worker;
 
@@ -19,6 +19,7 @@ use crate::script::{Entry, Life, Step};
 pub struct Seen {
     /// Replies, by epoch and item.
     pub decisions: BTreeMap<(Epoch, u32), Decision>,
+    pub verdicts: BTreeMap<(Epoch, u32), Outcome>,
     /// Each emission that says anything.
     pub emissions: BTreeMap<(Epoch, Span), Told>,
     /// What a reader sees.
@@ -85,6 +86,7 @@ impl Drop for AbortOnPanic {
 fn join(mut one: Lived, other: Lived) -> Lived {
     for (into, from) in one.seen.iter_mut().zip(other.seen) {
         into.decisions.extend(from.decisions);
+        into.verdicts.extend(from.verdicts);
         into.standings.extend(from.standings);
         into.crossings.extend(from.crossings);
         into.due_at = into.due_at.into_iter().chain(from.due_at).min();
@@ -233,7 +235,7 @@ impl Hand {
         let (index, workers) = (self.index, self.workers);
         let mut met = BTreeSet::new();
         for arrival in arrivals.iter().filter(|arrival| arrival.series.worker(workers) == index) {
-            if met.insert(arrival.series) && !self.is_behind && arrival.item != NO_REPLY {
+            if met.insert(arrival.series) && !self.is_behind && arrival.item < BRIEF {
                 self.foresee(epoch, stamp, arrival);
             }
             ids.extend(arrival.id.map(|id| (updates.len() as u32, id)));
@@ -285,7 +287,11 @@ impl Hand {
         }
         assert_eq!(crossings.len(), 0, "every crossing belongs to an epoch");
         self.check_foreseen(&seen.decisions);
-        assert!(seen.decisions.keys().all(|(_, item)| *item != NO_REPLY));
+        assert!(seen.decisions.keys().all(|(_, item)| *item < BRIEF));
+        for verdict in output.verdicts {
+            let before = seen.verdicts.insert((verdict.epoch, verdict.item), verdict.outcome);
+            assert_eq!(before, None, "one verdict an update");
+        }
         for batch in output.batches.into_iter().map(PackedBatch::unpack) {
             self.check(&batch);
             let told: Told = (batch.rows, batch.states, batch.cleaned);

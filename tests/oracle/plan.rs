@@ -51,6 +51,14 @@ pub enum Place {
     Last,
 }
 
+/// Who waits for an update.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply {
+    Nobody,
+    Alone,
+    OfMany,
+}
+
 /// One update.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedUpdate {
@@ -59,7 +67,7 @@ pub struct PlannedUpdate {
     pub moment: Moment,
     pub amount: Amount,
     pub id: Option<u8>,
-    pub has_reply: bool,
+    pub reply: Reply,
 }
 
 /// A change of a definition that a PATCH may make.
@@ -237,9 +245,14 @@ fn cut() -> impl Strategy<Value = Cut> {
 
 pub fn update() -> impl Strategy<Value = PlannedUpdate> {
     let id = proptest::option::weighted(0.4, 0u8..4);
-    (0usize..8, moment(), amount(), id, prop::bool::weighted(0.8)).prop_map(
-        |(series, moment, amount, id, has_reply)| PlannedUpdate { series, moment, amount, id, has_reply },
-    )
+    let reply = prop_oneof![4 => Just(Reply::Alone), 1 => Just(Reply::Nobody), 2 => Just(Reply::OfMany)];
+    (0usize..8, moment(), amount(), id, reply).prop_map(|(series, moment, amount, id, reply)| PlannedUpdate {
+        series,
+        moment,
+        amount,
+        id,
+        reply,
+    })
 }
 
 fn moment() -> impl Strategy<Value = Moment> {

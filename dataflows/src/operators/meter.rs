@@ -31,8 +31,8 @@ use super::snapshot::Snapshot;
 use super::tick::{LENGTHS_MICROS, SPANS, Tick};
 use crate::prefetch::prefetch;
 use crate::types::{
-    Amount, ClassSet, Command, Crossing, Decision, Epoch, EventId, Limited, Micros, NO_REPLY, Outcome,
-    SeriesId, SeriesState, Shape, Span, Standing, Update, Work,
+    Amount, BRIEF, ClassSet, Command, Crossing, Decision, Epoch, EventId, Limited, Micros, NO_REPLY, Outcome,
+    SeriesId, SeriesState, Shape, Span, Standing, Update, Verdict, Work,
 };
 
 /// How many updates ahead a cell is asked for, then what a late one or a new window will touch.
@@ -73,6 +73,8 @@ pub struct Output {
     pub crossings: Vec<Crossing>,
     /// Which epoch they belong to, as `groups`.
     pub crossed: Vec<(Epoch, usize)>,
+    /// One for each update that is one of many and was not admitted.
+    pub verdicts: Vec<Verdict>,
 }
 
 impl Output {
@@ -80,6 +82,12 @@ impl Output {
     fn crossed_in(&mut self, epoch: Epoch, from: usize) {
         if self.crossings.len() > from {
             self.crossed.push((epoch, self.crossings.len() - from));
+        }
+    }
+
+    fn tell(&mut self, epoch: Epoch, item: u32, outcome: Outcome) {
+        if item != NO_REPLY && outcome != Outcome::Admitted {
+            self.verdicts.push(Verdict { epoch, item, outcome });
         }
     }
 }
@@ -134,7 +142,7 @@ impl Meter {
             Work::Updates { epoch, stamp, updates, ids } => {
                 self.advance(stamp);
                 let (decided, crossed) = (out.decisions.len(), out.crossings.len());
-                self.apply_updates(&updates, &ids, out);
+                self.apply_updates(epoch, &updates, &ids, out);
                 out.crossed_in(epoch, crossed);
                 if out.decisions.len() > decided {
                     out.groups.push((epoch, out.decisions.len() - decided));
@@ -166,7 +174,7 @@ impl Meter {
         self.ids.advance(stamp);
     }
 
-    fn apply_updates(&mut self, updates: &[Update], ids: &[(u32, EventId)], out: &mut Output) {
+    fn apply_updates(&mut self, epoch: Epoch, updates: &[Update], ids: &[(u32, EventId)], out: &mut Output) {
         let arrival = self.tick.arrival;
         let mut ids = ids.iter().copied().peekable();
         let arrival_secs = cleanup::seconds(arrival);
@@ -191,7 +199,7 @@ impl Meter {
                             || flags.has(Flags::LIMITED)
                                 && !is_quiet(cell, update.amount, *self.plain.edges.get(update.slot))
                         {
-                            self.apply_update(update, None, out);
+                            self.apply_update(epoch, update, None, out);
                             continue;
                         }
                         if flags.has(Flags::WATCHED) {
@@ -204,13 +212,13 @@ impl Meter {
                     if !cell.sums.is_dirty() && mark_newest(cell) {
                         self.classes[cell.flags.class()].insert(update.slot, arrival);
                     }
-                    if update.item != NO_REPLY {
+                    if update.item < BRIEF {
                         out.decisions.push(self.decide(update, event_at, Outcome::Admitted, arrival));
                     }
                     continue;
                 }
             }
-            self.apply_update(update, id, out);
+            self.apply_update(epoch, update, id, out);
         }
         out.admitted += admitted;
         out.late += late;
@@ -242,12 +250,14 @@ impl Meter {
 
     /// Any update, with or without an id.
     #[inline(never)]
-    fn apply_update(&mut self, update: &Update, id: Option<EventId>, out: &mut Output) {
+    fn apply_update(&mut self, epoch: Epoch, update: &Update, id: Option<EventId>, out: &mut Output) {
         let (slot, arrival, flags) = (update.slot, self.tick.arrival, self.plain.flags(update.slot));
         if flags.is_closed() {
             out.gone += 1;
-            if update.item != NO_REPLY {
+            if update.item < BRIEF {
                 out.decisions.push(gone(update.item, arrival));
+            } else {
+                out.tell(epoch, update.item, Outcome::Gone);
             }
             return;
         }
@@ -276,8 +286,10 @@ impl Meter {
             out.admitted += 1;
             out.late += u64::from(is_late(event_at, flush, arrival));
         }
-        if update.item != NO_REPLY {
+        if update.item < BRIEF {
             out.decisions.push(self.decide(update, event_at, outcome, arrival));
+        } else {
+            out.tell(epoch, update.item, outcome);
         }
     }
 

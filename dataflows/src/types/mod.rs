@@ -37,8 +37,8 @@ pub use stripe::{
     BillingPeriodEnd, BillingPeriodFinal, StripeEvent, Subscription, SubscriptionItem, SubscriptionStanding,
 };
 pub use work::{
-    Batch, ClassSet, Command, Decision, EventId, Held, LiveState, NO_REPLY, Outcome, Refusal, Row, RowKind,
-    Standing, Update, Work,
+    BRIEF, Batch, ClassSet, Command, Decision, EventId, Held, LiveState, NO_REPLY, Outcome, Refusal, Row,
+    RowKind, Standing, Update, Verdict, Work,
 };
 
 use serde::{Deserialize, Serialize};

@@ -9,12 +9,16 @@ use super::{
 /// `Update::item` of an update that nobody waits for.
 pub const NO_REPLY: u32 = u32::MAX;
 
+/// From here on `Update::item` is that of one of many: those get no `Decision`, and a `Verdict` only if they are not
+/// admitted.
+pub const BRIEF: u32 = 1 << 31;
+
 /// One amount for one series, as meter applies it: 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
     /// Where the owning worker keeps the series.
     pub slot: u32,
-    /// Index of the reply in the epoch's list, or `NO_REPLY`.
+    /// Index of the reply in the epoch's list; from `BRIEF` on, of one of many; or `NO_REPLY`.
     pub item: u32,
     /// The event time.
     pub event_at: Micros,
@@ -194,6 +198,17 @@ pub enum Outcome {
     Refused,
     /// The live period of its event time is no longer open, so that a `block` limit cannot be held there; likewise.
     TooLate,
+}
+
+/// What became of an update that is one of many and was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The epoch of the update.
+    pub epoch: Epoch,
+    /// `Update::item`.
+    pub item: u32,
+    /// What happened; never `Admitted`.
+    pub outcome: Outcome,
 }
 
 /// What an update would have done to its limit.
