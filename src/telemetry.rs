@@ -60,6 +60,7 @@ struct Gauges {
     ids: Gauge,
     resident_bytes: Gauge,
     slices: Family<StateLabels, Gauge>,
+    businesses_short: Gauge,
 }
 
 /// Figures that are read off when they are shown.
@@ -86,6 +87,8 @@ pub struct Reading {
     pub resident: [u64; 4],
     /// Slices of usage that wait, are unknown among those, are dead, and have arrived.
     pub slices: [u64; 4],
+    /// Businesses that have four fifths of the series that they may have, or more.
+    pub businesses_short: u64,
 }
 
 fn request_seconds() -> Histogram {
@@ -122,6 +125,7 @@ impl Default for Telemetry {
             ids,
             resident_bytes,
             slices,
+            businesses_short,
         } = &gauges;
         registry.register("billing_slices", "Slices of billed usage, by state", slices.clone());
         for (name, help, gauge) in [
@@ -138,6 +142,11 @@ impl Default for Telemetry {
             ("windows", "Windows in memory", windows),
             ("event_ids", "Event ids remembered", ids),
             ("resident_bytes", "Memory held by series, windows and ids", resident_bytes),
+            (
+                "businesses_short_of_series",
+                "Businesses with 80 % of the series that they may have, or more",
+                businesses_short,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -204,6 +213,7 @@ impl Telemetry {
             (&self.gauges.windows, windows),
             (&self.gauges.ids, ids),
             (&self.gauges.resident_bytes, resident_bytes),
+            (&self.gauges.businesses_short, reading.businesses_short),
         ] {
             gauge.set(figure as i64);
         }

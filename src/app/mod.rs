@@ -180,7 +180,9 @@ impl Service {
         let journal_id = format!("{:032x}", recovery.journal_id());
         let store::Opened { store, outboxes, history, stored, content, note, doubt } =
             store::open(config, &recovery, &*clock)?;
-        let registry = Arc::new(RwLock::new(Registry::new(config.workers, config.max_event_age_secs)));
+        let registry =
+            Registry::new(config.workers, config.max_event_age_secs).with_series_max(config.series_max);
+        let registry = Arc::new(RwLock::new(registry));
         let keys = Arc::new(Keys::new(config.dedup_horizon_secs));
         let options =
             EngineOptions { workers: config.workers, dedup_horizon_secs: config.dedup_horizon_secs };

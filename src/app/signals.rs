@@ -79,7 +79,10 @@ impl Signals {
             return Reading::default();
         };
         let Counted { waiting, dead, .. } = messages.counted();
-        let slices = control.registry().slices().counts();
+        let (slices, short) = {
+            let registry = control.registry();
+            (registry.slices().counts(), registry.quota().short())
+        };
         let counters = &shared.counters;
         let EngineCounters { admitted, duplicates, gone, late, refused, too_late, .. } = counters;
         let updates = [admitted, duplicates, gone, late, refused, too_late];
@@ -96,6 +99,7 @@ impl Signals {
             transactions: self.health.transactions(),
             resident: [sum(0), sum(1), sum(2), sum(3)],
             slices: [slices.waiting, slices.unknown, slices.dead, slices.acked],
+            businesses_short: short as u64,
         }
     }
 }

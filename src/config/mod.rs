@@ -116,6 +116,9 @@ pub struct Options {
     /// Windows in memory beyond which updates wait for the store [default: 20000000]
     #[arg(long, env = "TRACKTAGS_RESIDENT_WINDOWS_MAX", value_name = "COUNT")]
     pub resident_windows_max: Option<u64>,
+    /// Series that a business may have; beyond, new ones are refused [default: 1000000]
+    #[arg(long, env = "TRACKTAGS_SERIES_MAX", value_name = "COUNT")]
+    pub series_max: Option<usize>,
     /// Open connections [default: 10000]
     #[arg(long, env = "TRACKTAGS_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: Option<usize>,
@@ -166,6 +169,7 @@ pub struct Config {
     pub dedup_horizon_secs: u32,
     pub dedup_max_ids: u64,
     pub resident_windows_max: u64,
+    pub series_max: usize,
     pub connections_max: usize,
     pub requests_max: usize,
     pub request_bytes_max: usize,
@@ -217,6 +221,7 @@ impl Options {
             dedup_horizon,
             dedup_max_ids,
             resident_windows_max,
+            series_max,
             connections_max,
             requests_max,
             request_bytes_max,
@@ -262,6 +267,7 @@ impl Options {
             dedup_horizon_secs: horizon_secs as u32,
             dedup_max_ids: self.dedup_max_ids.unwrap_or(10_000_000),
             resident_windows_max: self.resident_windows_max.unwrap_or(20_000_000),
+            series_max: self.series_max.unwrap_or(1_000_000),
             connections_max: self.connections_max.unwrap_or(10_000),
             requests_max: self.requests_max.unwrap_or(20_000),
             request_bytes_max: self.request_bytes_max.map_or(256 << 20, |bytes| bytes.0 as usize),
@@ -307,9 +313,11 @@ impl Config {
                 "it must be at least 16 printable ASCII characters, no spaces",
             )?;
         }
-        for (option, count) in
-            [("--connections-max", self.connections_max), ("--requests-max", self.requests_max)]
-        {
+        for (option, count) in [
+            ("--series-max", self.series_max),
+            ("--connections-max", self.connections_max),
+            ("--requests-max", self.requests_max),
+        ] {
             require(option, count, count > 0, "it must be at least 1")?;
         }
         for (option, bytes) in [
@@ -432,6 +440,7 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         for (text, option) in [
             ("workers = 0", "--workers"),
+            ("series-max = 0", "--series-max"),
             ("segment-bytes = \"1KiB\"", "--segment-bytes"),
             ("dev-key = \"short\"", "--dev-key"),
             ("secret-key = \"short\"", "--secret-key"),

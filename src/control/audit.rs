@@ -9,6 +9,8 @@
 //! | `webhook.rotate` | `webhook` |
 //! | `proxy_targets.change` | `proxy_targets` |
 //! | `plan.create` `plan.delete` `plan_limit.create` `plan_limit.change` `plan_limit.delete` | the id; series that limits begin have no entry of their own |
+//! | `template.create` `template.change` `template.delete` | `metric` |
+//! | `template.apply` | the series as above, or `N series` of one request; customers made along have no entry of their own |
 //! | `stripe.event` | `type/id`: what it did is in the list of events |
 //! | `server.start` | how many definitions the service made for the tenant itself |
 //!
@@ -17,7 +19,7 @@
 
 use std::collections::BTreeMap;
 
-use dataflows::types::{Actor, AuditEntry, Definition, KeyKind, Micros, SeriesKey};
+use dataflows::types::{Actor, AuditEntry, Definition, KeyKind, Micros, SeriesKey, Template};
 
 use super::{Change, Registry, StripeChange};
 
@@ -37,16 +39,7 @@ impl Origin {
 
 /// The entries of a change, given what is defined before it.
 pub(super) fn entries(change: &Change, registry: &Registry, origin: &Origin, at: Micros) -> Vec<Definition> {
-    let entry = |(action, business_id, subject): (&str, &str, String)| {
-        Definition::Audited(AuditEntry {
-            at,
-            actor: origin.actor.clone(),
-            action: action.to_owned(),
-            business_id: business_id.to_owned(),
-            subject,
-            request_id: origin.request_id.clone(),
-        })
-    };
+    let entry = |told| entry(told, origin, at);
     match change {
         Change::Define(definitions) => {
             let mut counts = BTreeMap::new();
@@ -61,6 +54,31 @@ pub(super) fn entries(change: &Change, registry: &Registry, origin: &Origin, at:
         }
         change => told(change, registry).map(entry).into_iter().collect(),
     }
+}
+
+/// The entry of series that were made from templates: one for a request, however many they are.
+pub(super) fn applied(made: &[Definition], origin: &Origin, at: Micros) -> Option<Definition> {
+    let mut begun = made.iter().filter_map(|definition| match definition {
+        Definition::SeriesCreated(record) => Some(&record.key),
+        _ => None,
+    });
+    let first = begun.next()?;
+    let subject = match begun.count() {
+        0 => series(first),
+        more => format!("{} series", more + 1),
+    };
+    Some(entry(("template.apply", &first.business_id, subject), origin, at))
+}
+
+fn entry((action, business_id, subject): (&str, &str, String), origin: &Origin, at: Micros) -> Definition {
+    Definition::Audited(AuditEntry {
+        at,
+        actor: origin.actor.clone(),
+        action: action.to_owned(),
+        business_id: business_id.to_owned(),
+        subject,
+        request_id: origin.request_id.clone(),
+    })
 }
 
 /// Action, business and subject.
@@ -108,6 +126,16 @@ fn told<'a>(change: &'a Change, registry: &Registry) -> Option<(&'static str, &'
         Change::Stripe(StripeChange { event, .. }) => {
             ("stripe.event", &event.business_id, format!("{}/{}", event.event_type, event.event_id))
         }
+        Change::PutTemplate(Template { business_id, metric_name, .. }) => {
+            let is_new = registry.templates().get(business_id, metric_name).is_none();
+            let action = if is_new { "template.create" } else { "template.change" };
+            (action, business_id, metric_name.clone())
+        }
+        Change::DeleteTemplate { business_id, metric_name } => {
+            ("template.delete", business_id, metric_name.clone())
+        }
+        // What is made is known only once it is decided: `applied`.
+        Change::CreateFromTemplates(_) => return None,
         Change::RecordPost { .. }
         | Change::Define(_)
         | Change::CutSlices(_)

@@ -1,15 +1,17 @@
 //! The rules of definitions: what a requested change means, given what is defined. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use dataflows::types::{
     ApiKey, Business, Customer, Definition, KeyKind, MetricType, Micros, Plan, PlanLimit, Sealed, SeriesId,
-    SeriesKey, SeriesRecord, SeriesSpec, SliceMove, SliceState, StripeKey,
+    SeriesKey, SeriesRecord, SeriesSpec, SliceMove, SliceState, StripeKey, Template,
 };
 
+use super::quota::Taken;
 use super::reports::{self, ReportChange};
 use super::slices::{self, CutRequest, Kept};
 use super::stripe::{self, StripeChange};
+use super::templates::{self, Wanted};
 use super::{ControlError, CustomerRecord, Registry, SeriesFilter, plan, tenant};
 
 /// A requested change.
@@ -138,6 +140,17 @@ pub enum Change {
     MoveSlices(Vec<SliceMove>),
     /// A report of Stripe that was awaited is there, or there is none.
     SettleReport(ReportChange),
+    /// A template, absolute.
+    PutTemplate(Template),
+    /// The end of a template.
+    DeleteTemplate {
+        /// Whose.
+        business_id: String,
+        /// Its name.
+        metric_name: String,
+    },
+    /// Customers' series at their first event.
+    CreateFromTemplates(Wanted),
 }
 
 /// What a change is about: of two changes about one subject in one epoch, the second waits for the next.
@@ -193,7 +206,42 @@ impl Change {
             Change::Stripe(change) => Subject::Business(change.event.business_id.clone()),
             Change::Define(_) => Subject::Service,
             Change::CutSlices(_) | Change::MoveSlices(_) | Change::SettleReport(_) => Subject::Slices,
+            Change::PutTemplate(Template { business_id, .. })
+            | Change::DeleteTemplate { business_id, .. }
+            | Change::CreateFromTemplates(Wanted { business_id, .. }) => {
+                Subject::Business(business_id.clone())
+            }
         }
+    }
+
+    /// Claims what the change is about; false, and nothing is claimed, if something of it is claimed already.
+    pub fn claim(&self, subjects: &mut HashSet<Subject>) -> bool {
+        match self {
+            Change::CreateFromTemplates(wanted) => wanted.claim(subjects),
+            change => subjects.insert(change.subject()),
+        }
+    }
+
+    /// The same change, told what those before it in its epoch take of the room for series.
+    pub fn within(self, taken: &Taken) -> Change {
+        match self {
+            Change::CreateFromTemplates(wanted) => {
+                let taken = taken.of(&wanted.business_id);
+                Change::CreateFromTemplates(Wanted { taken, ..wanted })
+            }
+            change => change,
+        }
+    }
+
+    /// Whether everything is so already, as far as that can be told without deciding.
+    pub fn is_done(&self, registry: &Registry) -> bool {
+        matches!(self, Change::CreateFromTemplates(wanted) if wanted.is_done(registry))
+    }
+
+    /// Whether series begin even beyond what a business may have: what Stripe says is so whether it fits or not, and what
+    /// the service makes at a start is its own.
+    pub fn must_be(&self) -> bool {
+        matches!(self, Change::Stripe(_) | Change::Define(_))
     }
 
     /// Whether it needs an epoch of its own, because it is about more than its subject.
@@ -209,7 +257,7 @@ impl Change {
                 | Change::DeletePlanLimit { .. }
                 | Change::Stripe(_)
                 | Change::Define(_)
-        )
+        ) || matches!(self, Change::CreateFromTemplates(wanted) if wanted.stands_alone())
     }
 
     /// Whether nobody waits for it, so that it gives way while the store is behind.
@@ -295,6 +343,11 @@ impl Change {
                 (!moves.is_empty()).then_some(Definition::SlicesMoved(moves)).into_iter().collect()
             }
             Change::SettleReport(change) => reports::settle(registry, change, now),
+            Change::PutTemplate(template) => templates::put(registry, template)?,
+            Change::DeleteTemplate { business_id, metric_name } => {
+                templates::delete(registry, business_id, metric_name)?
+            }
+            Change::CreateFromTemplates(wanted) => wanted.decide(registry, next_series, now)?,
         })
     }
 }

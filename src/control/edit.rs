@@ -15,7 +15,7 @@ use super::{
 
 /// The changes, as somebody makes them.
 pub struct Edits<'a> {
-    control: &'a Control,
+    pub(super) control: &'a Control,
     origin: Origin,
 }
 
@@ -27,7 +27,7 @@ impl Control {
 }
 
 impl Edits<'_> {
-    async fn request(&self, change: Change) -> Result<Made, ControlError> {
+    pub(super) async fn request(&self, change: Change) -> Result<Made, ControlError> {
         self.control.request(change, self.origin.clone()).await
     }
 

@@ -4,6 +4,7 @@
 use dataflows::types::{Definition, EffectiveLimit, PlanLimit, SeriesSpec, Span};
 
 use super::change::Change;
+use super::quota::Taken;
 use super::{Control, ControlError, CustomerRecord, Registry, SeriesHandle};
 
 /// A change of one plan limit.
@@ -38,6 +39,7 @@ impl Control {
             LimitEdit::Delete(business_id, limit_id) => Change::DeletePlanLimit { business_id, limit_id },
         };
         let decided = change.decide(&registry, &mut registry.next_series(), now)?;
+        Taken::default().take(registry.quota(), &decided, false)?;
         let begun: Vec<_> = decided
             .iter()
             .filter_map(|definition| match definition {

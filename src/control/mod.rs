@@ -18,6 +18,7 @@ mod key;
 mod lapses;
 mod plan;
 mod plans;
+mod quota;
 mod record;
 mod registry;
 mod relations;
@@ -26,11 +27,13 @@ mod secrets;
 pub mod slices;
 mod stripe;
 mod subscriptions;
+mod templates;
 mod tenant;
+mod thread;
 mod vault;
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::collections::BTreeSet;
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
@@ -54,6 +57,7 @@ pub use key::{
 };
 pub use lapses::{Lapses, Who};
 pub use plans::Plans;
+pub use quota::Quota;
 pub use record::{CustomerRecord, SeriesFilter, SeriesHandle};
 pub use registry::Registry;
 pub use reports::{ReportChange, Samples};
@@ -61,14 +65,12 @@ pub use secrets::Secrets;
 pub use slices::CutRequest;
 pub use stripe::{BillingInvoice, Concerns, StripeChange, StripeWhat, Takes};
 pub use subscriptions::{EndedPeriods, Subscriptions};
+pub use templates::{BATCH_SERIES_MAX, Prospect, Templates};
+use thread::Thread;
 pub use vault::{OpenError, Owner, Plaintext, Purpose, SealError, Vault};
 
 /// Definition requests that may wait; more are `Overloaded`.
 const REQUESTS_MAX: usize = 4_096;
-/// Definitions in one epoch; the rest waits for the next.
-const EPOCH_DEFINITIONS_MAX: usize = 1_024;
-/// Definition epochs that the store may lack; beyond, new definitions are `Overloaded` until it has caught up.
-const UNPROJECTED_EPOCHS_MAX: usize = 100_000;
 
 /// Why a definition did not come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -117,6 +119,15 @@ pub enum ControlError {
     TooMany {
         /// Of what.
         what: &'static str,
+        /// How many.
+        max: usize,
+    },
+    /// There is no template of that name.
+    #[error("there is no such template")]
+    NoSuchTemplate,
+    /// The business has as many series as it may have.
+    #[error("a business may have at most {max} series (--series-max): delete some first")]
+    SeriesLimit {
         /// How many.
         max: usize,
     },
@@ -379,99 +390,6 @@ impl Control {
             })?;
         }
         answer.await.unwrap_or(Err(ControlError::Unknown))
-    }
-}
-
-struct Thread {
-    registry: Arc<RwLock<Registry>>,
-    stamps: Arc<Stamps>,
-    gate: Arc<Mutex<()>>,
-    append: Append,
-}
-
-impl Thread {
-    fn run(&self, requests: &Receiver<Request>) {
-        let mut deferred = Vec::new();
-        loop {
-            let mut waiting = std::mem::take(&mut deferred);
-            if waiting.is_empty() {
-                let Ok(first) = requests.recv() else { return };
-                waiting.push(first);
-            }
-            waiting.extend(requests.try_iter().take(EPOCH_DEFINITIONS_MAX));
-            let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-            deferred = self.epoch(waiting);
-        }
-    }
-
-    /// Makes one epoch of the requests; gives back those that must see its effects first.
-    fn epoch(&self, waiting: Vec<Request>) -> Vec<Request> {
-        let (mut definitions, mut replies, mut deferred) = (Vec::new(), Vec::new(), Vec::new());
-        {
-            let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
-            let backlog = registry.unprojected_len();
-            let (mut subjects, mut is_closed) = (HashSet::new(), false);
-            let mut next_series = registry.next_series();
-            for request in waiting {
-                // Billing leaves room for what tenants ask for: its usage waits where it is.
-                let max = UNPROJECTED_EPOCHS_MAX / if request.change.can_wait() { 2 } else { 1 };
-                if backlog >= max {
-                    let _ = request.reply.send(Err(ControlError::Overloaded));
-                    continue;
-                }
-                let alone = request.change.stands_alone();
-                if is_closed || alone && !subjects.is_empty() || !subjects.insert(request.change.subject()) {
-                    // What comes after a request that waits must not overtake it.
-                    is_closed |= alone;
-                    deferred.push(request);
-                } else {
-                    is_closed = alone;
-                    let now = self.stamps.now();
-                    let entries = audit::entries(&request.change, &registry, &request.origin, now);
-                    match request.change.decide(&registry, &mut next_series, now) {
-                        Ok(decided) if !decided.is_empty() => {
-                            let is_series =
-                                |definition: &&Definition| matches!(definition, Definition::SeriesCreated(_));
-                            let (total, series) = (decided.len(), decided.iter().filter(is_series).count());
-                            replies.push((request.reply, total, series));
-                            definitions.extend(decided.into_iter().chain(entries));
-                        }
-                        Ok(_) => drop(request.reply.send(Ok(Made::default()))),
-                        Err(error) => drop(request.reply.send(Err(error))),
-                    }
-                }
-            }
-        }
-        if !replies.is_empty() {
-            let outcome = self.journal(definitions);
-            for (reply, definitions, series) in replies {
-                let _ = reply.send(outcome.map(|limited| Made { definitions, series, limited }));
-            }
-        }
-        deferred
-    }
-
-    /// Journals one epoch. Series that begin ahead of what needs them, of which a limit may need a hundred thousand, go
-    /// before it in epochs of their own: nothing speaks of them yet.
-    fn journal(&self, mut definitions: Vec<Definition>) -> Result<Limited, ControlError> {
-        let is_series = |definition: &Definition| matches!(definition, Definition::SeriesCreated(_));
-        let ahead = definitions.iter().take_while(|definition| is_series(definition)).count();
-        let parts_ahead = ahead.saturating_sub(1) / EPOCH_DEFINITIONS_MAX;
-        for _ in 0..parts_ahead {
-            let rest = definitions.split_off(EPOCH_DEFINITIONS_MAX);
-            let first = std::mem::replace(&mut definitions, rest);
-            self.journal_epoch(first)?;
-        }
-        // What the change does to limits shows in its own epoch, whose series have all begun by then.
-        let outcome = self.journal_epoch(definitions);
-        if parts_ahead > 0 { outcome.map_err(|_| ControlError::Unknown) } else { outcome }
-    }
-
-    fn journal_epoch(&self, definitions: Vec<Definition>) -> Result<Limited, ControlError> {
-        let bytes = encode(&definitions);
-        let (done, outcome) = mpsc::channel();
-        (self.append)(bytes, DefinitionTicket { definitions: Arc::new(definitions), done })?;
-        outcome.recv().unwrap_or(Err(ControlError::Unknown))
     }
 }
 

@@ -22,10 +22,12 @@ use super::facts::Facts;
 use super::key::{Credential, Principal, is_active};
 use super::lapses::Lapses;
 use super::plans::Plans;
+use super::quota::{Quota, SERIES_MAX_DEFAULT};
 use super::record::{CustomerRecord, SeriesFilter, SeriesHandle};
 use super::secrets::Secrets;
 use super::slices::Slices;
 use super::subscriptions::Subscriptions;
+use super::templates::Templates;
 
 /// Everything that is defined. See the header.
 pub struct Registry {
@@ -45,6 +47,8 @@ pub struct Registry {
     keys: HashMap<[u8; 32], Credential, FixedState>,
     secrets: Secrets,
     pub(super) slices: Slices,
+    templates: Templates,
+    quota: Quota,
     /// Live series by the hash of their key.
     names: HashTable<SeriesHandle>,
     /// Live series in list order.
@@ -84,6 +88,8 @@ impl Registry {
             keys: HashMap::default(),
             secrets: Secrets::default(),
             slices: Slices::default(),
+            templates: Templates::default(),
+            quota: Quota::new(SERIES_MAX_DEFAULT),
             names: HashTable::new(),
             ordered: BTreeMap::new(),
             live: HashMap::default(),
@@ -93,6 +99,12 @@ impl Registry {
             unprojected: VecDeque::new(),
             projected: 0,
         }
+    }
+
+    /// The same with another number of series that a business may have.
+    #[must_use]
+    pub fn with_series_max(self, series_max: usize) -> Self {
+        Registry { quota: Quota::new(series_max), ..self }
     }
 
     /// Applies one definition; what the owning worker must do about it, if anything. A definition about a series that
@@ -133,6 +145,7 @@ impl Registry {
                 self.apply_to_billing(definition);
                 self.businesses.remove(business_id);
                 self.proxy_targets.remove(business_id);
+                self.templates.forget(business_id);
                 self.secrets.forget(business_id);
                 self.slices.end_business(business_id);
                 self.keys.retain(|_, Credential { key, .. }| &key.business_id != business_id);
@@ -152,6 +165,10 @@ impl Registry {
             }
             Definition::ProxyTargetsPut { business_id, origins } => {
                 self.proxy_targets.insert(business_id.clone(), origins.clone());
+            }
+            Definition::TemplatePut(template) => self.templates.put(template),
+            Definition::TemplateDeleted { business_id, metric_name } => {
+                self.templates.end(business_id, metric_name);
             }
             // For the store alone: a log without a bound is nothing to keep in memory.
             Definition::Audited(_) => {}
@@ -189,6 +206,7 @@ impl Registry {
         self.next_series = self.next_series.max(series.0 + 1);
         let handle = SeriesHandle { series, slot, record: Arc::new(record.clone()) };
         self.facts.series(&handle, 1);
+        self.quota.begin(&record.key.business_id);
         self.insert(handle);
         (worker, Command::Open { slot, series, shape: record.spec.shape(self.max_event_age_secs) })
     }
@@ -224,7 +242,9 @@ impl Registry {
     fn remove(&mut self, series: SeriesId) -> Option<SeriesHandle> {
         self.posts.remove(&series);
         self.subscriptions.forget_series(series);
-        self.remove_name(series)
+        let handle = self.remove_name(series)?;
+        self.quota.end(&handle.record.key.business_id);
+        Some(handle)
     }
 
     /// The live series of that name.
@@ -325,6 +345,16 @@ impl Registry {
         &self.slices
     }
 
+    /// What customers' series are made of.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
+    /// How many series businesses have, and may have.
+    pub fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
     /// Series whose live period may have ended since the last call.
     pub fn take_ended(&mut self) -> std::collections::BTreeSet<SeriesId> {
         self.slices.take_ended()
@@ -421,6 +451,7 @@ impl Registry {
         businesses
             .chain(proxy_targets)
             .chain(self.plans.export())
+            .chain(self.templates.export())
             .chain(customers)
             .chain(keys)
             .chain(secrets)

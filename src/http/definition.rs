@@ -162,6 +162,15 @@ fn sink(spec: &SeriesSpec) -> (bool, Span, bool) {
 /// Adds the whole definition, defaults included, by the seed's names.
 fn describe(into: Json, rooms: &Rooms, handle: &SeriesHandle) -> Json {
     let (key, spec) = (&handle.record.key, &handle.record.spec);
+    let named = into
+        .set("business_id", &key.business_id)
+        .set_some("customer_id", key.customer_id.as_deref())
+        .set("metric_name", &key.metric_name);
+    describe_spec(named, rooms, spec).set("created_at", handle.record.created_at)
+}
+
+/// Adds what describes a series, whosever it is.
+pub(super) fn describe_spec(into: Json, rooms: &Rooms, spec: &SeriesSpec) -> Json {
     let tags = spec.tags.iter().fold(String::new(), |mut text, (name, value)| {
         text.push(if text.is_empty() { '{' } else { ',' });
         // A tag's name may need escapes, which `Json::set` does not make.
@@ -173,10 +182,7 @@ fn describe(into: Json, rooms: &Rooms, handle: &SeriesHandle) -> Json {
     let tags = if tags.is_empty() { "{}".to_owned() } else { tags + "}" };
     let max_event_age_secs = spec.max_event_age_secs.unwrap_or(rooms.max_event_age_secs_default);
     let notify_at: Vec<u64> = spec.notify_at.iter().copied().map(u64::from).collect();
-    into.set("business_id", &key.business_id)
-        .set_some("customer_id", key.customer_id.as_deref())
-        .set("metric_name", &key.metric_name)
-        .set("metric_type", word(&METRIC_TYPES, &spec.metric_type))
+    into.set("metric_type", word(&METRIC_TYPES, &spec.metric_type))
         .set("operation", word(&OPERATIONS, &spec.operation))
         .set("flush_interval", spec.flush_interval.text())
         .set("reset_interval", spec.reset_interval.map(|span| span.text()))
@@ -190,7 +196,6 @@ fn describe(into: Json, rooms: &Rooms, handle: &SeriesHandle) -> Json {
         .set("notify_at", Some(&notify_at[..]).filter(|list| !list.is_empty()))
         .set("webhook_url", spec.webhook_url.as_deref())
         .set("metadata", metadata(spec))
-        .set("created_at", handle.record.created_at)
 }
 
 fn metadata(spec: &SeriesSpec) -> Json {

@@ -274,6 +274,10 @@ impl From<ControlError> for ApiError {
             ControlError::PricedPlanExists => ApiError::new(Title::Conflict, "priced_plan_exists", detail),
             ControlError::PlanLimitExists => ApiError::new(Title::Conflict, "plan_limit_exists", detail),
             ControlError::TooMany { .. } => ApiError::new(Title::Unprocessable, "too_many", detail),
+            ControlError::NoSuchTemplate => ApiError::not_found("template_not_found", detail),
+            ControlError::SeriesLimit { .. } => {
+                ApiError::new(Title::Unprocessable, "series_limit_exceeded", detail)
+            }
             ControlError::PlanInUse => ApiError::new(Title::Conflict, "plan_in_use", detail),
             ControlError::NoWebhookSecret => {
                 Fault::unacceptable("webhook_url", "webhook_secret_missing", detail).into()

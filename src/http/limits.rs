@@ -1,23 +1,25 @@
 //! How customers stand to their limits (API section 5): `check`, the list of standings, and what a billing page shows.
 //!
-//! Nothing here records anything. Whether a use may begin is worked out from a reading of the owning worker, which sees
-//! every update that was acknowledged before.
+//! Nothing here records or makes anything. Whether a use may begin is worked out from a reading of the owning worker, which
+//! sees every update that was acknowledged before; where there is no series yet, from the template that it would be made of.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use dataflows::types::{
-    Action, Amount, Limit, Micros, Operation, Operator, Scope, SeriesKey, Shape, Standing, Tally,
+    Action, Amount, Limit, Micros, Operation, Operator, Scope, SeriesKey, SeriesRecord, SeriesSpec, Shape,
+    Standing, Tally,
 };
 use hyper::StatusCode;
 
-use super::auth::{absent, no_such_customer};
+use super::auth::no_such_customer;
 use super::error::{ApiError, Title};
 use super::list::{from_cursor, to_cursor};
 use super::metrics::{SOURCES, remaining};
 use super::query::{LIMIT_DEFAULT, LIMIT_MAX};
 use super::reply::{Json, Reply};
-use super::{Call, Rooms, ratelimit};
+use super::{Call, Rooms, ratelimit, templates};
 use crate::admission::AdmissionError;
 use crate::admission::parse::check::{Asked, Question};
 use crate::admission::parse::names::{ACTIONS, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES, word};
@@ -34,37 +36,49 @@ pub(super) async fn check(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiEr
     match Asked::parse(&call.body)? {
         Asked::One(question) => {
             let key = key(call.caller(), &question)?;
-            let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
-            let now = rooms.admission.now();
-            let standings = rooms.admission.read(std::slice::from_ref(&handle)).await?;
-            let standing = standings.into_iter().next().flatten().ok_or(AdmissionError::Gone)?;
-            let operation = handle.record.spec.operation;
+            let (record, standing) = templates::standing(rooms, &key).await?;
+            let (now, operation) = (rooms.admission.now(), record.spec.operation);
             let headers =
                 ratelimit::headers(&key.metric_name, operation, standing.held(), standing.value, now);
-            let json = answer(Json::object(), &handle, &standing, question.amount);
+            let json = answer(Json::object(), &record.spec, &standing, question.amount);
             Ok(Reply { headers, ..Reply::json(StatusCode::OK, json) })
         }
         Asked::Many(questions) => check_many(rooms, call, &questions).await,
     }
 }
 
+/// A series, or what it would be.
+enum Found {
+    Live(SeriesHandle),
+    Prospect(Arc<SeriesRecord>, Standing),
+}
+
 async fn check_many(rooms: &Rooms, call: &Call<'_>, questions: &[Question]) -> Result<Reply, ApiError> {
-    let find = |question: &Question| -> Result<SeriesHandle, ApiError> {
+    let find = |question: &Question| -> Result<Found, ApiError> {
         let key = key(call.caller(), question)?;
-        rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))
+        if let Some(handle) = rooms.control.resolve(&key) {
+            return Ok(Found::Live(handle));
+        }
+        templates::prospect(rooms, &key).map(|(record, standing)| Found::Prospect(record, standing))
     };
     let found: Vec<_> = questions.iter().map(find).collect();
-    let handles: Vec<_> = found.iter().filter_map(|found| found.as_ref().ok()).cloned().collect();
+    let live = |found: &Result<Found, ApiError>| match found {
+        Ok(Found::Live(handle)) => Some(handle.clone()),
+        Ok(Found::Prospect(..)) | Err(_) => None,
+    };
+    let handles: Vec<_> = found.iter().filter_map(live).collect();
     let mut standings = rooms.admission.read(&handles).await?.into_iter();
     let answers = questions.iter().zip(&found).map(|(question, found)| {
         let json = Json::object()
             .set("metric_name", &question.metric_name)
             .set_some("customer_id", question.customer_id.as_deref());
-        let gone = ApiError::from(AdmissionError::Gone);
-        match (found, found.as_ref().ok().and_then(|_| standings.next().flatten())) {
-            (Ok(handle), Some(standing)) => answer(json, handle, &standing, question.amount),
-            (Ok(_), None) => json.set("allowed", false).set("code", gone.code()),
-            (Err(error), _) => json.set("allowed", false).set("code", error.code()),
+        match found {
+            Ok(Found::Live(handle)) => match standings.next().flatten() {
+                Some(standing) => answer(json, &handle.record.spec, &standing, question.amount),
+                None => json.set("allowed", false).set("code", ApiError::from(AdmissionError::Gone).code()),
+            },
+            Ok(Found::Prospect(record, standing)) => answer(json, &record.spec, standing, question.amount),
+            Err(error) => json.set("allowed", false).set("code", error.code()),
         }
     });
     Ok(Reply::json_list(StatusCode::OK, &answers.collect::<Vec<_>>()))
@@ -106,8 +120,7 @@ pub(super) fn about(
     }
 }
 
-fn answer(into: Json, handle: &SeriesHandle, standing: &Standing, amount: Amount) -> Json {
-    let spec = &handle.record.spec;
+fn answer(into: Json, spec: &SeriesSpec, standing: &Standing, amount: Amount) -> Json {
     let shape = Shape { limit: standing.limit, ..spec.shape(0) };
     let allowed = shape.allows(&standing.tally, amount);
     // Where not even a new period would let it, no end of one will help.

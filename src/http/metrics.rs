@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use super::auth::{absent, series_key};
 use super::error::{ApiError, Title};
 use super::reply::{Json, Reply};
-use super::{Call, Rooms, ratelimit};
+use super::{Call, Rooms, ratelimit, templates};
 use crate::admission::parse::names::{ACTIONS, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES, word};
 use crate::admission::parse::update::NewUpdate;
 use crate::admission::{AdmissionError, UpdateRequest, Updated};
@@ -23,7 +23,10 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
     let key = series_key(call.caller(), &call.query, call.metric_name())?;
     let update = NewUpdate::parse(&call.body)?;
     let idempotency_key = call.idempotency_key()?.map(|text| (text, update.fingerprint(&key)));
-    let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
+    let handle = match rooms.control.resolve(&key) {
+        Some(handle) => handle,
+        None => Box::pin(templates::first(rooms, call, &key)).await?,
+    };
     let request = UpdateRequest {
         blocks: rooms.control.blocks(&handle),
         handle,

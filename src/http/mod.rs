@@ -34,6 +34,7 @@ pub mod serve;
 mod service;
 mod socket;
 mod stripe;
+mod templates;
 mod webhooks;
 
 use std::pin::{Pin, pin};
@@ -352,6 +353,9 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::Check => Box::pin(limits::check(backend.rooms()?, call)).await,
         Endpoint::StripeReceive => Box::pin(stripe::receive(backend.rooms()?, &*backend.signals, call)).await,
         Endpoint::StripeEventList => stripe::list(backend.rooms()?, call),
+        Endpoint::TemplatePut => Box::pin(templates::put(backend.rooms()?, call)).await,
+        Endpoint::TemplateRead => templates::read(backend.rooms()?, call),
+        Endpoint::TemplateDelete => Box::pin(templates::delete(backend.rooms()?, call)).await,
     }
 }
 

@@ -6,28 +6,29 @@
 //! `proxy_targets` is compared in the form that is connected to: a list opens nothing that the room would refuse.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use dataflows::types::{Amount, Micros, SeriesKey, Shape, Standing, Tally};
+use dataflows::types::{Amount, Micros, SeriesKey, SeriesRecord, Shape, Standing, Tally};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
-use super::auth::{absent, no_such_customer};
+use super::auth::no_such_customer;
 use super::error::{ApiError, Title};
 use super::limits::{about, percent};
 use super::metrics::remaining;
 use super::reply::{Json, Raw, Reply, ToJson};
-use super::{Call, Rooms, ratelimit};
+use super::{Call, Rooms, ratelimit, templates};
+use crate::admission::WAIT_MAX_SECS;
 use crate::admission::parse::Fault;
 use crate::admission::parse::names::{ACTIONS, OPERATORS, word};
 use crate::admission::parse::proxy::{NewCall, targets};
-use crate::admission::{AdmissionError, WAIT_MAX_SECS};
-use crate::control::{SeriesFilter, SeriesHandle};
+use crate::control::SeriesFilter;
 use crate::outbound::{Answer, OutboundError, Request, RequestError, Target, TargetError};
 
 /// A series with the limit that decides.
-type Judged = (SeriesHandle, Standing);
+type Judged = (Arc<SeriesRecord>, Standing);
 
 /// `POST /api/v1/proxy`.
 pub(super) async fn forward(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -42,7 +43,7 @@ pub(super) async fn forward(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, Api
     let judged = match &new.metric_name {
         Some(metric_name) => {
             let (business_id, metric_name) = (business_id.as_ref().to_owned(), metric_name.clone());
-            Some(one(rooms, SeriesKey { business_id, customer_id, metric_name }).await?)
+            Some(templates::standing(rooms, &SeriesKey { business_id, customer_id, metric_name }).await?)
         }
         None => {
             let customer_id = customer_id.ok_or_else(|| {
@@ -53,15 +54,15 @@ pub(super) async fn forward(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, Api
         }
     };
     let now = rooms.admission.now();
-    if let Some((handle, standing)) = judged.as_ref().filter(|(_, standing)| is_refused(standing)) {
-        return Ok(denied(handle, standing, now));
+    if let Some((record, standing)) = judged.as_ref().filter(|(_, standing)| is_refused(standing)) {
+        return Ok(denied(record, standing, now));
     }
     let answer = rooms.outbound.send(&business_id, request).await?;
     let json = Json::object()
         .set("status", "allowed")
         .set("breach_status", breach_status(judged.as_ref()))
         .set("forwarded_response", forwarded(&answer));
-    let headers = judged.as_ref().map(|(handle, standing)| limits(handle, standing, now)).unwrap_or_default();
+    let headers = judged.as_ref().map(|(record, standing)| limits(record, standing, now)).unwrap_or_default();
     Ok(Reply { headers, ..Reply::json(StatusCode::OK, json) })
 }
 
@@ -111,13 +112,6 @@ fn request(new: &NewCall) -> Result<Request, ApiError> {
     })?)
 }
 
-async fn one(rooms: &Rooms, key: SeriesKey) -> Result<Judged, ApiError> {
-    let handle = rooms.control.resolve(&key).ok_or_else(|| absent(&rooms.control, &key))?;
-    let standings = rooms.admission.read(std::slice::from_ref(&handle)).await?;
-    let standing = standings.into_iter().next().flatten().ok_or(AdmissionError::Gone)?;
-    Ok((handle, standing))
-}
-
 /// The limited series of a customer that decides: of those that refuse the one that does so the longest, else the one that
 /// has used most of its limit.
 async fn all(rooms: &Rooms, business_id: &str, customer_id: String) -> Result<Option<Judged>, ApiError> {
@@ -130,7 +124,7 @@ async fn all(rooms: &Rooms, business_id: &str, customer_id: String) -> Result<Op
     let standings = rooms.admission.read(&handles).await?;
     let limited = handles.into_iter().zip(standings).filter_map(|(handle, standing)| {
         let standing = standing.filter(|standing| standing.limit.is_some())?;
-        Some((handle, standing))
+        Some((handle.record, standing))
     });
     Ok(limited.max_by_key(|(_, standing)| {
         let used = standing.limit.and_then(|limit| percent(&limit, standing.value));
@@ -144,15 +138,14 @@ fn is_refused(standing: &Standing) -> bool {
     standing.breached && standing.held().is_some()
 }
 
-fn limits(handle: &SeriesHandle, standing: &Standing, now: Micros) -> Vec<(HeaderName, HeaderValue)> {
-    let record = &handle.record;
+fn limits(record: &SeriesRecord, standing: &Standing, now: Micros) -> Vec<(HeaderName, HeaderValue)> {
     let (name, operation) = (&record.key.metric_name, record.spec.operation);
     ratelimit::headers(name, operation, standing.held(), standing.value, now)
 }
 
-fn denied(handle: &SeriesHandle, standing: &Standing, now: Micros) -> Reply {
+fn denied(record: &SeriesRecord, standing: &Standing, now: Micros) -> Reply {
     // Waiting for a new period helps where one that has just begun is not breached.
-    let anew = Shape { limit: standing.limit, ..handle.record.spec.shape(0) };
+    let anew = Shape { limit: standing.limit, ..record.spec.shape(0) };
     let resets_at = standing.period_end.filter(|_| !anew.is_breached(&Tally::EMPTY));
     let wait = resets_at.map(|end| Micros(end.0 - now.0).seconds_up());
     let wait = wait.and_then(|secs| u32::try_from(secs).ok()).filter(|secs| *secs <= WAIT_MAX_SECS);
@@ -162,15 +155,15 @@ fn denied(handle: &SeriesHandle, standing: &Standing, now: Micros) -> Reply {
         .set("code", "plan_limit_exceeded")
         .set_some("retry_after", wait.map(u64::from))
         .set("resets_at", resets_at)
-        .set("breach_status", status_of(handle, standing));
-    let mut headers = limits(handle, standing, now);
+        .set("breach_status", status_of(record, standing));
+    let mut headers = limits(record, standing, now);
     headers.extend(wait.map(|secs| (RETRY_AFTER, HeaderValue::from(secs))));
     Reply { headers, ..Reply::json(StatusCode::TOO_MANY_REQUESTS, json) }
 }
 
 fn breach_status(judged: Option<&Judged>) -> Json {
     match judged {
-        Some((handle, standing)) => status_of(handle, standing),
+        Some((record, standing)) => status_of(record, standing),
         None => Json::object()
             .set("is_breached", false)
             .set("metric_name", None::<&str>)
@@ -182,16 +175,16 @@ fn breach_status(judged: Option<&Judged>) -> Json {
     }
 }
 
-fn status_of(handle: &SeriesHandle, standing: &Standing) -> Json {
+fn status_of(record: &SeriesRecord, standing: &Standing) -> Json {
     let limit = standing.limit;
     Json::object()
         .set("is_breached", standing.breached)
-        .set("metric_name", &handle.record.key.metric_name)
+        .set("metric_name", &record.key.metric_name)
         .set("current_usage", standing.value)
         .set("limit_value", limit.map(|limit| limit.value))
         .set("limit_operator", limit.map(|limit| word(&OPERATORS, &limit.operator)))
         .set("breach_action", limit.map(|limit| word(&ACTIONS, &limit.action)))
-        .set("remaining", remaining(&handle.record.spec, standing))
+        .set("remaining", remaining(&record.spec, standing))
 }
 
 /// The target's answer: text as it is, anything else in base64.

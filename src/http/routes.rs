@@ -80,6 +80,9 @@ pub enum Endpoint {
     Proxy,
     StripeReceive,
     StripeEventList,
+    TemplatePut,
+    TemplateRead,
+    TemplateDelete,
 }
 
 const SERIES: &[&str] = &["scope", "customer_id"];
@@ -146,10 +149,11 @@ const FAILED_MESSAGES: &str = "/admin/v1/webhooks/failed";
 const MESSAGE_RETRY: &str = "/admin/v1/webhooks/retry/{event_id}";
 const STRIPE_WEBHOOK: &str = "/api/v1/webhooks/stripe/{business_id}";
 const STRIPE_EVENTS: &str = "/api/v1/stripe/events";
+const TEMPLATE: &str = "/api/v1/templates/{metric_name}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 53] = [
+pub static ROUTES: [Route; 56] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -315,6 +319,9 @@ pub static ROUTES: [Route; 53] = [
         json: true,
     },
     own(Method::GET, STRIPE_EVENTS, Endpoint::StripeEventList, TENANT_READS, PAGE, false),
+    own(Method::PUT, TEMPLATE, Endpoint::TemplatePut, MANAGES, &[], true),
+    own(Method::GET, TEMPLATE, Endpoint::TemplateRead, TENANT_READS, &[], false),
+    own(Method::DELETE, TEMPLATE, Endpoint::TemplateDelete, MANAGES, &[], false),
 ];
 
 /// What a method and a path lead to.

@@ -45,6 +45,11 @@ pub(super) const SQLITE: &[Migration] = &[
         name: "finality",
         sql: include_str!("../../migrations/sqlite/0011_finality.sql"),
     },
+    Migration {
+        version: 12,
+        name: "templates",
+        sql: include_str!("../../migrations/sqlite/0012_templates.sql"),
+    },
 ];
 
 /// The migrations of PostgreSQL.
@@ -83,6 +88,11 @@ pub(super) const POSTGRES: &[Migration] = &[
         version: 11,
         name: "finality",
         sql: include_str!("../../migrations/postgres/0011_finality.sql"),
+    },
+    Migration {
+        version: 12,
+        name: "templates",
+        sql: include_str!("../../migrations/postgres/0012_templates.sql"),
     },
 ];
 

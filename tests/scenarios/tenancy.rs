@@ -100,8 +100,11 @@ impl Names<'_> {
                     r#"{{"metric_name": "{metric_name}", "customer_id": "{customer_id}", "target_url": "{target}"}}"#
                 )
             }
+            Endpoint::TemplatePut => r#"{"create_customers": true}"#.to_owned(),
             Endpoint::StripeReceive => r#"{"id": "evt_1", "type": "invoice.created"}"#.to_owned(),
             Endpoint::StripeEventList
+            | Endpoint::TemplateRead
+            | Endpoint::TemplateDelete
             | Endpoint::ProxyTargetsRead
             | Endpoint::PlanList
             | Endpoint::PlanRead

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Amount, AuditEntry, BilledPeriod, BillingPeriodEnd, BillingPeriodFinal, EffectiveLimit, Limit,
     LimitSource, MetricType, Micros, Notify, Operation, Plan, PlanLimit, SeriesId, SeriesKey, Shape, Slice,
-    SliceMove, Span, StripeEvent, StripeKey, Subscription, Webhook,
+    SliceMove, Span, StripeEvent, StripeKey, Subscription, Template, Webhook,
 };
 
 /// One change of the registry. A definition epoch holds one or more of them, each valid after those before it.
@@ -151,6 +151,15 @@ pub enum Definition {
         business_id: String,
         /// `evt_...`.
         event_id: String,
+    },
+    /// A template. What was made from the one of its name before stays as it is.
+    TemplatePut(Template),
+    /// A template goes. The series that were made from it stay.
+    TemplateDeleted {
+        /// Whose.
+        business_id: String,
+        /// Its name.
+        metric_name: String,
     },
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `series` says what a metric is, `definition` what the journal holds about tenants, `work` what a worker is
 //! handed and what it answers, `state` what a snapshot keeps of a series, `packed` how updates lie in the journal,
-//! `plan` what plans are, `limits` what limits are computed from,
+//! `plan` what plans are, `template` what series are made from, `limits` what limits are computed from,
 //! `secret` what of a tenant's is encrypted, `audit` who changed what, `stripe` what Stripe told us, `slice` how usage is
 //! billed.
 //! Nothing here computes more than a conversion.
@@ -17,6 +17,7 @@ mod series;
 mod slice;
 mod state;
 mod stripe;
+mod template;
 mod work;
 
 pub use crate::amount::{Amount, AmountError};
@@ -36,6 +37,7 @@ pub use state::{CleanupState, MergeState, PeriodState, SeriesState, WindowState}
 pub use stripe::{
     BillingPeriodEnd, BillingPeriodFinal, StripeEvent, Subscription, SubscriptionItem, SubscriptionStanding,
 };
+pub use template::Template;
 pub use work::{
     BRIEF, Batch, ClassSet, Command, Decision, EventId, Held, LiveState, NO_REPLY, Outcome, Refusal, Row,
     RowKind, Standing, Update, Verdict, Work,

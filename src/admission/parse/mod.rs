@@ -19,6 +19,7 @@ pub mod plan;
 pub mod proxy;
 mod rules;
 pub mod series;
+pub mod template;
 pub mod update;
 pub mod webhook;
 

@@ -1,6 +1,6 @@
-//! Definitions of series: `POST /api/v1/metrics` and `PATCH /api/v1/metrics/{name}`.
+//! Definitions of series: `POST /api/v1/metrics` and `PATCH /api/v1/metrics/{name}`; templates are beside, in `template`.
 //!
-//! Both are one operation, *apply fields to a description*: a POST starts from the defaults, a PATCH from what is
+//! All are one operation, *apply fields to a description*: a POST starts from the defaults, a PATCH from what is
 //! there; `null` puts a field back to its default. What follows from several fields together is in `rules`.
 
 use std::collections::BTreeMap;
@@ -22,9 +22,10 @@ pub const NOTIFY_AT_MAX: usize = Notify::MAX;
 /// Greatest percentage in `notify_at`.
 pub const NOTIFY_AT_PERCENT_MAX: u16 = 1_000;
 
-/// What a POST may name.
-const FIELDS: [&str; 18] = [
-    // Only a POST may name these two.
+/// What a template may name.
+pub(super) const FIELDS: [&str; 19] = [
+    // Only a template may name this one, and only a template or a POST the next two.
+    "create_customers",
     "metric_name",
     "initial_value",
     "metric_type",
@@ -45,9 +46,9 @@ const FIELDS: [&str; 18] = [
     "metadata",
 ];
 /// The fields of a POST.
-pub const POST: Schema = Schema { path: "", known: &FIELDS, ignored: &[] };
+pub const POST: Schema = Schema { path: "", known: FIELDS.split_at(1).1, ignored: &[] };
 /// The fields of a PATCH.
-pub const PATCH: Schema = Schema { path: "", known: FIELDS.split_at(2).1, ignored: &[] };
+pub const PATCH: Schema = Schema { path: "", known: FIELDS.split_at(3).1, ignored: &[] };
 
 /// The server's bounds on what a definition may ask for.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +140,7 @@ pub(super) fn set<'a, T>(
     Ok(())
 }
 
-fn apply(
+pub(super) fn apply(
     mut spec: SeriesSpec,
     object: &Object<'_>,
     bounds: &Bounds,

@@ -120,7 +120,7 @@ pub(super) fn billed_alone(
     if is_taken { Err(ControlError::PriceTaken) } else { Ok(()) }
 }
 
-fn is_billed(key: &SeriesKey, spec: &SeriesSpec) -> bool {
+pub(super) fn is_billed(key: &SeriesKey, spec: &SeriesSpec) -> bool {
     key.customer_id.is_some()
         && spec.metric_type == MetricType::StripeBilling
         && matches!(spec.operation, Operation::Sum | Operation::Count)

@@ -46,6 +46,12 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
                 of_customer(),
             ]),
         ),
+        ("Template", template()),
+        ("TemplatePut", template().also([("status", Shape::word(["created", "updated"])), warnings()])),
+        (
+            "TemplateDeleted",
+            Shape::answer(status("deleted")).also([("metric_name", Shape::metric_name()), business_id()]),
+        ),
         ("HistoryPoint", point()),
         (
             "MetricHistory",
@@ -152,6 +158,16 @@ fn problem() -> Shape {
 }
 
 fn definition() -> Shape {
+    description().also([of_customer()])
+}
+
+fn template() -> Shape {
+    let create_customers = Shape::flag().about("Whether a customer that is not known is made along.");
+    description().also([("create_customers", create_customers)])
+}
+
+/// Whosever it is.
+fn description() -> Shape {
     let supabase = Shape::answer([
         ("enabled", Shape::flag()),
         ("batch_interval", Shape::option(&spans(Span::FLUSH))),
@@ -167,7 +183,6 @@ fn definition() -> Shape {
     let integrations = Shape::answer([("supabase", supabase), ("stripe", stripe.or_null())]);
     Shape::answer([
         business_id(),
-        of_customer(),
         ("metric_name", Shape::metric_name()),
         ("metric_type", Shape::option(&METRIC_TYPES)),
         ("operation", Shape::option(&OPERATIONS)),

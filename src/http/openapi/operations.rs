@@ -146,7 +146,8 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             "updateMetric",
             "Record one update",
             "Answered once it is durable; a reading that starts after the answer sees it. With `block` an update \
-             that would pass the limit is refused with `plan_limit_exceeded` and changes nothing.",
+             that would pass the limit is refused with `plan_limit_exceeded` and changes nothing. A customer's series \
+             that is not there is made of the template of its name, if there is one.",
         )
         .takes("NewUpdate")
         .answers(200, "It is recorded.", "UpdateRecorded")
@@ -169,6 +170,27 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             new(METRICS, "deleteMetric", "Delete a series", "Its rows in the database stay.")
                 .answers(200, "It is gone.", "MetricDeleted")
                 .refuses(&[Conflict])
+        }
+        Endpoint::TemplatePut => new(
+            METRICS,
+            "putTemplate",
+            "Say what customers' series are made of",
+            "A customer's series of this name that is not there is made of it at its first update, so that nobody need \
+             create it. What is absent is at its default. Series that are there stay as they are, whatever becomes of \
+             the template; without `customer_id` an update makes nothing. `check` makes nothing either: it answers what \
+             the first update would find.",
+        )
+        .takes("NewTemplate")
+        .answers(201, "It is there.", "TemplatePut")
+        .answers(200, "It has taken the place of the one before.", "TemplatePut")
+        .refuses(&[Unprocessable]),
+        Endpoint::TemplateRead => {
+            new(METRICS, "readTemplate", "Read a template", "What customers' series of this name are made of.")
+                .answers(200, "All of it.", "Template")
+        }
+        Endpoint::TemplateDelete => {
+            new(METRICS, "deleteTemplate", "Delete a template", "The series that it made stay.")
+                .answers(200, "It is gone.", "TemplateDeleted")
         }
         Endpoint::MetricHistory => new(
             METRICS,

@@ -10,7 +10,7 @@ use crate::admission::parse::metadata::{CUSTOM_BYTES_MAX, INTEGRATIONS, METADATA
 use crate::admission::parse::names::{ACTIONS, CLEANUPS, METRIC_TYPES, OPERATIONS, OPERATORS, spans};
 use crate::admission::parse::series::{NOTIFY_AT_MAX, NOTIFY_AT_PERCENT_MAX, PATCH, POST};
 use crate::admission::parse::series::{TAG_NAME_BYTES_MAX, TAG_VALUE_BYTES_MAX, TAGS_MAX};
-use crate::admission::parse::{business, customer, key, update, webhook};
+use crate::admission::parse::{business, customer, key, template, update, webhook};
 
 /// Units of humantime, longest first, so that a pattern takes the whole unit.
 const DURATION: &str = "^(?:0|(?:[0-9]+ ?(?:months?|minutes?|millis|mins?|msec|ms|M|m|nanos|nsec|ns|usec|us|\
@@ -33,6 +33,14 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
         (
             "MetricChange",
             Shape::request(&PATCH, &[], changed_definition).set("example", json!({"limit_value": 2000})),
+        ),
+        (
+            "NewTemplate",
+            Shape::request(&template::BODY, &[], new_template).set(
+                "example",
+                json!({"metric_type": "reset", "flush_interval": "1m", "reset_interval": "1d",
+                       "create_customers": true}),
+            ),
         ),
         ("MetricMetadata", Shape::request(&METADATA, &[], metadata)),
         ("MetricIntegrations", Shape::request(&INTEGRATIONS, &[], integration)),
@@ -135,6 +143,17 @@ fn definition(name: &str) -> Shape {
             .about("What a breach leads to; needs a limit. Both names are one field."),
         "metadata" => Shape::named("MetricMetadata").or_null().about("Where rows go, how usage is billed."),
         name => notice(name),
+    }
+}
+
+fn new_template(name: &str) -> Shape {
+    match name {
+        "create_customers" => Shape::flag()
+            .or_null()
+            .by_default(false)
+            .about("Whether a customer that is not known is made along with its series."),
+        "metric_name" => Shape::metric_name().about("If it is given, that of the path."),
+        name => definition(name),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::control::REMEMBERED_MICROS;
 use crate::store::records::{
     BilledPeriodRow, BusinessRow, CustomerRow, DetailsRow, KeyRow, NamedSpecRow, PeriodEndRow,
     PeriodFinalRow, PlanLimitRow, PlanRow, PlannedRow, ProxyTargetsRow, SliceRow, StripeEventRow,
-    StripeKeyRow, SubscriptionRow, WebhookRow,
+    StripeKeyRow, SubscriptionRow, TemplateRow, WebhookRow,
 };
 use crate::store::{Content, StoreError};
 
@@ -30,6 +30,11 @@ const SERIES: &str = "
         'webhook_url', webhook_url, 'stored', stored, 'restore_on_startup', restore_on_startup, 'stripe', stripe)::text,
         custom::text
     FROM {schema}.series ORDER BY series_id";
+
+const TEMPLATES: &str = "
+    SELECT json_build_object('business_id', business_id, 'metric_name', metric_name, 'create_customers', create_customers,
+        'definition', definition, 'created_at', created_at)::text, custom::text
+    FROM {schema}.templates ORDER BY business_id, metric_name";
 
 const SUBSCRIPTIONS: &str = "
     SELECT row_to_json(kept)::text FROM {schema}.subscriptions AS kept
@@ -86,6 +91,10 @@ const NEXT_SERIES: &str = "
 /// Reads it. `now` decides which rows are among the last.
 pub(super) async fn read(session: &Session, target: &Target, now: Micros) -> Result<Content, StoreError> {
     let mut definitions = tenants(session, target).await?;
+    for row in session.query(&target.sql(TEMPLATES), &[]).await? {
+        let custom: String = column(&row, 1)?;
+        definitions.push(parsed(column(&row, 0)?, |template: TemplateRow| template.definition(custom))?);
+    }
     for row in session.query(&target.sql(SERIES), &[]).await? {
         let custom: String = column(&row, 1)?;
         definitions.push(parsed(column(&row, 0)?, |series: NamedSpecRow| series.definition(custom))?);

@@ -4,7 +4,7 @@
 //! what is deleted takes the puts before it along. Then all deletions are written, and then the puts that are left, each kind
 //! in one statement for every `SLICE_ROWS` of them. Rows travel as one JSON text and become columns by the tables' own
 //! types (`json_populate_recordset`). Plans and their limits are in `plans`, what is billed in `slices`, what Stripe has told
-//! in `stripe`.
+//! in `stripe`, templates in `templates`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::plans::LeftPlans;
 use super::slices::LeftSlices;
 use super::stripe::LeftStripe;
+use super::templates::LeftTemplates;
 use super::{Session, Target};
 use crate::store::records::{
     BusinessRow, CustomerRow, DetailsRow, EntryRow, KeyRow, NamedSpecRow, ProxyTargetsRow, SpecRow,
@@ -100,7 +101,7 @@ const PUT_SERIES: &str = "
         restore_on_startup, stripe, kept::json";
 
 /// What a business takes along, itself last.
-const OF_BUSINESSES: [&str; 11] = [
+const OF_BUSINESSES: [&str; 12] = [
     "slices",
     "api_keys",
     "stripe_keys",
@@ -110,6 +111,7 @@ const OF_BUSINESSES: [&str; 11] = [
     "plans",
     "subscriptions",
     "stripe_events",
+    "templates",
     "customers",
     "businesses",
 ];
@@ -143,6 +145,7 @@ struct Left<'a> {
     plans: LeftPlans<'a>,
     slices: LeftSlices<'a>,
     stripe: LeftStripe<'a>,
+    templates: LeftTemplates<'a>,
     entries: Vec<EntryRow>,
     gone_businesses: BTreeSet<&'a str>,
     gone_customers: BTreeSet<Pair<'a>>,
@@ -210,6 +213,10 @@ impl<'a> Left<'a> {
             Definition::ReportAwaited { business_id, event_id } => {
                 self.stripe.await_report((business_id, event_id))
             }
+            Definition::TemplatePut(template) => self.templates.put_template(template),
+            Definition::TemplateDeleted { business_id, metric_name } => {
+                self.templates.end_template((business_id, metric_name))
+            }
             Definition::Audited(entry) => self.entries.push(EntryRow::new(epoch, index, entry)),
             Definition::SeriesDeleted { series } => {
                 self.series.remove(series);
@@ -261,6 +268,7 @@ impl<'a> Left<'a> {
         self.plans.end_business(business_id);
         self.slices.end_business(business_id);
         self.stripe.end_business(business_id);
+        self.templates.end_business(business_id);
         self.gone_businesses.insert(business_id);
     }
 
@@ -290,6 +298,7 @@ impl<'a> Left<'a> {
             }
         }
         self.plans.delete(session, target).await?;
+        self.templates.delete(session, target).await?;
         let businesses: Vec<&str> = self.gone_businesses.iter().copied().collect();
         for table in OF_BUSINESSES {
             if !businesses.is_empty() {
@@ -309,6 +318,7 @@ impl<'a> Left<'a> {
         self.plans.put(session, target).await?;
         self.slices.put_all(session, target).await?;
         self.stripe.put(session, target).await?;
+        self.templates.put(session, target).await?;
         put(session, target, PUT_STRIPE_KEYS, self.stripe_keys.into_values()).await?;
         put(session, target, PUT_WEBHOOKS, self.webhooks.into_values()).await?;
         put(session, target, PUT_ENTRIES, self.entries.into_iter()).await?;
@@ -361,7 +371,7 @@ pub(super) async fn put<T: Serialize>(
 }
 
 /// As `put`, each row with a text that goes beside it.
-async fn put_beside<'a, T: Serialize>(
+pub(super) async fn put_beside<'a, T: Serialize>(
     session: &Session,
     target: &Target,
     sql: &str,

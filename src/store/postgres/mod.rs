@@ -25,6 +25,7 @@ mod plans;
 mod rows;
 mod slices;
 mod stripe;
+mod templates;
 mod values;
 
 pub use connect::Target;

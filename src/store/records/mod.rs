@@ -1,5 +1,5 @@
 //! Definitions as rows of tables, both ways, for the dialects that move rows as JSON. Here tenants, keys, customers and the
-//! audit log; `plans`, `series`, `secrets`, `slices` and `stripe` are theirs.
+//! audit log; `plans`, `series`, `secrets`, `slices`, `stripe` and `templates` are theirs.
 //!
 //! Field names are column names. Words are those of the API, amounts and times text (`text`), so that nothing is lost on the
 //! way; `custom` goes beside them, byte for byte, because not every JSON text that a client may keep survives as a value.
@@ -9,6 +9,7 @@ mod secrets;
 mod series;
 mod slices;
 mod stripe;
+mod templates;
 
 use std::collections::BTreeSet;
 
@@ -21,9 +22,10 @@ use serde_json::Value;
 
 pub(super) use plans::{PlanLimitRow, PlanRow, PlannedRow};
 pub(super) use secrets::{StripeKeyRow, WebhookRow, base64};
-pub(super) use series::{NamedSpecRow, SpecRow};
+pub(super) use series::{DescriptionRow, NamedSpecRow, SpecRow};
 pub(super) use slices::{BilledPeriodRow, MoveRow, SliceRow};
 pub(super) use stripe::{PeriodEndRow, PeriodFinalRow, StripeEventRow, SubscriptionRow, item_rows};
+pub(super) use templates::TemplateRow;
 
 use super::AuditRow;
 use super::text::{read_time, time};

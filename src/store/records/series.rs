@@ -31,6 +31,13 @@ struct NameRow {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::store) struct SpecRow {
     series_id: u32,
+    #[serde(flatten)]
+    description: DescriptionRow,
+}
+
+/// A description, without `custom`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::store) struct DescriptionRow {
     metric_type: Value,
     operation: Value,
     flush_interval: String,
@@ -84,7 +91,7 @@ impl NamedSpecRow {
         Some(Definition::SeriesCreated(SeriesRecord {
             series,
             key,
-            spec: self.spec.spec(custom)?,
+            spec: self.spec.description.spec(custom)?,
             created_at,
         }))
     }
@@ -92,9 +99,14 @@ impl NamedSpecRow {
 
 impl SpecRow {
     pub fn new(series: SeriesId, spec: &SeriesSpec) -> Self {
+        SpecRow { series_id: series.0, description: spec.into() }
+    }
+}
+
+impl From<&SeriesSpec> for DescriptionRow {
+    fn from(spec: &SeriesSpec) -> Self {
         let amount = |amount: Amount| amount.to_string();
-        SpecRow {
-            series_id: series.0,
+        DescriptionRow {
             metric_type: word(&spec.metric_type),
             operation: word(&spec.operation),
             flush_interval: spec.flush_interval.text().to_owned(),
@@ -120,8 +132,10 @@ impl SpecRow {
             }),
         }
     }
+}
 
-    fn spec(self, custom: String) -> Option<SeriesSpec> {
+impl DescriptionRow {
+    pub(super) fn spec(self, custom: String) -> Option<SeriesSpec> {
         let limit = match (self.limit_value, self.limit_operator, self.breach_action) {
             (Some(value), Some(operator), Some(action)) => Some(Limit {
                 value: read_amount(&value)?,

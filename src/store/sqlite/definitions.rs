@@ -3,7 +3,8 @@
 //! Each definition is absolute, so that repeating one changes nothing. Words are those of the API, amounts and times text
 //! as everywhere in the database. `SeriesCut` and `PostRecorded` have no table: a cut shows in the next batch's
 //! `series_state`, and which bodies were recorded is the journal's knowledge. Secrets are here as they are in the journal,
-//! encrypted. Plans and their limits are in `plans`, what is billed in `slices`, what Stripe has told in `stripe`; entries
+//! encrypted. Plans and their limits are in `plans`, what is billed in `slices`, what Stripe has told in `stripe`, templates
+//! in `templates`; entries
 //! of the audit log are in `audit`, since their place in the journal is their key.
 
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use super::super::records::{base64, words};
 use super::super::text::time;
-use super::{plans, slices, stripe};
+use super::{plans, slices, stripe, templates};
 
 /// Applies one definition.
 pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) -> rusqlite::Result<()> {
@@ -60,6 +61,7 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
             plans::end_business(&run, business_id)?;
             slices::end_business(&run, business_id)?;
             stripe::end_business(&run, business_id)?;
+            templates::end_business(&run, business_id)?;
             run("DELETE FROM customers WHERE business_id = ?1", params![business_id])?;
             run("DELETE FROM businesses WHERE business_id = ?1", params![business_id])
         }
@@ -90,6 +92,10 @@ pub(super) fn project(transaction: &Transaction<'_>, definition: &Definition) ->
         Definition::BillingPeriodFinal(last) => stripe::finalize(&run, last),
         Definition::ReportAwaited { business_id, event_id } => {
             stripe::await_report(&run, business_id, event_id)
+        }
+        Definition::TemplatePut(template) => templates::put(&run, template),
+        Definition::TemplateDeleted { business_id, metric_name } => {
+            templates::end(&run, business_id, metric_name)
         }
         Definition::SeriesCut { .. } | Definition::PostRecorded { .. } | Definition::Audited(_) => Ok(()),
     }

@@ -16,6 +16,7 @@ mod plans;
 mod rows;
 mod slices;
 mod stripe;
+mod templates;
 
 pub use history::SqliteHistory;
 
