@@ -27,6 +27,12 @@ impl Quota {
         Quota { series_max, series: HashMap::new(), short: 0 }
     }
 
+    pub(super) fn with_series_max(self, series_max: usize) -> Self {
+        let quota = Quota { series_max, ..self };
+        let short = quota.series.values().filter(|count| quota.is_short(**count)).count();
+        Quota { short, ..quota }
+    }
+
     /// A series of the business begins.
     pub(super) fn begin(&mut self, business_id: &str) {
         let count = match self.series.get_mut(business_id) {

@@ -104,7 +104,7 @@ impl Registry {
     /// The same with another number of series that a business may have.
     #[must_use]
     pub fn with_series_max(self, series_max: usize) -> Self {
-        Registry { quota: Quota::new(series_max), ..self }
+        Registry { quota: self.quota.with_series_max(series_max), ..self }
     }
 
     /// Applies one definition; what the owning worker must do about it, if anything. A definition about a series that

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tracktags::admission::parse::object::Schema;
 use tracktags::admission::parse::{
-    business, check, customer, key, metadata, plan, proxy, series, update, webhook,
+    business, check, customer, key, metadata, plan, proxy, series, template, update, webhook,
 };
 use tracktags::http::auth::Access;
 use tracktags::http::openapi::document;
@@ -165,7 +165,7 @@ fn a_client_that_fills_in_defaults_changes_nothing_else() {
 #[test]
 fn a_request_has_the_fields_that_the_parser_knows() {
     let document = document();
-    let bodies: [(&str, &Schema); 22] = [
+    let bodies: [(&str, &Schema); 23] = [
         ("NewMetric", &series::POST),
         ("MetricChange", &series::PATCH),
         ("MetricMetadata", &metadata::METADATA),
@@ -188,6 +188,7 @@ fn a_request_has_the_fields_that_the_parser_knows() {
         ("Question", &check::QUESTION),
         ("NewCall", &proxy::BODY),
         ("NewProxyTargets", &proxy::TARGETS),
+        ("NewTemplate", &template::BODY),
     ];
     let mut taken = BTreeSet::new();
     for (name, schema) in bodies {

@@ -87,6 +87,16 @@ fn every_change_has_one_entry_and_each_business_reads_its_own() {
         own.put(&format!("{business}/proxy_targets"), &targets).body();
     }
     own.delete(&format!("{keys}/stripe/live")).body();
+    for template in
+        [r#"{"create_customers": true}"#, r#"{"create_customers": true}"#, r#"{"tags": {"canary": "x"}}"#]
+    {
+        own.put("/api/v1/templates/seats", template).body();
+    }
+    for customer in ["alice", "alice"] {
+        own.put(&format!("/api/v1/metrics/seats?scope=customer&customer_id={customer}"), r#"{"value": 1}"#)
+            .body();
+    }
+    own.delete("/api/v1/templates/seats").body();
     let of_customer = format!("{business}/customers/alice/keys");
     own.post(&of_customer, r#"{"key_type": "customer_api", "key_name": "c"}"#).body();
     own.delete(&format!("{of_customer}/c")).body();
@@ -105,6 +115,10 @@ fn every_change_has_one_entry_and_each_business_reads_its_own() {
         "key:main business webhook.rotate webhook".to_owned(),
         "key:main business proxy_targets.change proxy_targets".to_owned(),
         "key:main business key.delete stripe/live".to_owned(),
+        "key:main business template.create seats".to_owned(),
+        "key:main business template.change seats".to_owned(),
+        "key:main business template.apply alice/seats".to_owned(),
+        "key:main business template.delete seats".to_owned(),
         "key:main business key.create customer_api/alice/c".to_owned(),
         "key:main business key.delete customer_api/alice/c".to_owned(),
         "key:main business customer.delete alice".to_owned(),

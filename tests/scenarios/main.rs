@@ -30,5 +30,6 @@ mod seed;
 mod starts;
 mod stops;
 mod stripe;
+mod templates;
 mod tenancy;
 mod webhooks;

@@ -227,6 +227,8 @@ fn every_route_with_every_kind_of_key() {
         // The service's own: it is there.
         target: &format!("{}/health", admin.base()),
     };
+    // Nobody else's update makes anything of it.
+    own.put("/api/v1/templates/calls", r#"{"create_customers": true}"#).body();
     own.put("/api/v1/customers/cust", r#"{"name": "C"}"#).body();
     let series = r#"{"metric_name": "calls"}"#;
     own.post("/api/v1/metrics?scope=customer&customer_id=cust", series).body();
@@ -340,6 +342,7 @@ fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route,
             | Endpoint::PlanList
             | Endpoint::PlanLimitList
             | Endpoint::StripeEventList
+            | Endpoint::TemplatePut
             | Endpoint::AuditListOwn
     );
     if makes_its_own && !matches!(route.access, Access::Tenant(_)) {
@@ -351,6 +354,7 @@ fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route,
         for made in [names.customer_id, "new"] {
             foreign.delete(&format!("/api/v1/customers/{made}"));
         }
+        foreign.delete(&format!("/api/v1/templates/{}", names.metric_name));
         return;
     }
     assert_eq!(status(&outcome), 404, "{at} with a foreign key: {outcome:?}");

@@ -19,3 +19,4 @@ mod stripe;
 mod support;
 #[path = "../support/postgres.rs"]
 mod support_postgres;
+mod templates;

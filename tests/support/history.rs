@@ -92,6 +92,26 @@ pub fn series(data_dir: &Path) -> Result<u32, String> {
     open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
 }
 
+/// `number|customer|metric` of each series of a customer of the demo business.
+pub fn numbers(place: Place<'_>) -> Result<Vec<String>, String> {
+    let sql = "SELECT CAST(series_id AS TEXT) || '|' || customer_id || '|' || metric_name FROM series
+        WHERE business_id = 'biz_demo' AND customer_id IS NOT NULL ORDER BY series_id";
+    match place {
+        Place::Embedded(data_dir) => {
+            let read = |connection: Connection| {
+                connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()
+            };
+            open(data_dir).and_then(read).map_err(|why| format!("history.db: {why}"))
+        }
+        Place::Postgres(cluster) => {
+            let sql = sql.replace("FROM series", "FROM tracktags.series");
+            let rows = cluster.try_connect().and_then(|mut client| client.query(&sql, &[]));
+            let rows = rows.map_err(|why| format!("PostgreSQL: {why}"))?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        }
+    }
+}
+
 /// The encrypted credentials of the demo business for Stripe of that name: secret key and webhook secret, as base64.
 pub fn stripe_key(data_dir: &Path, key_name: &str) -> Result<Option<(String, String)>, String> {
     let sql =
