@@ -29,11 +29,18 @@ pub(super) struct Thread {
     pub append: Append,
 }
 
+/// Who is told what became of an epoch.
+struct Reply {
+    sender: oneshot::Sender<Result<Made, ControlError>>,
+    definitions: usize,
+    /// How many of them begin a series.
+    series: usize,
+}
+
 /// An epoch in the making.
 struct Epoch {
     definitions: Vec<Definition>,
-    /// Who is told what became of it, how many definitions are theirs, and how many of those begin a series.
-    replies: Vec<(oneshot::Sender<Result<Made, ControlError>>, usize, usize)>,
+    replies: Vec<Reply>,
     deferred: Vec<Request>,
     subjects: HashSet<Subject>,
     /// A change that stands alone is in it, or waits for its end.
@@ -100,8 +107,8 @@ impl Thread {
             // What is made from templates is one entry of the journal.
             let outcome = if is_batch { self.journal_epoch(definitions) } else { self.journal(definitions) };
             taken.warn(&self.registry.read().unwrap_or_else(PoisonError::into_inner));
-            for (reply, definitions, series) in replies {
-                let _ = reply.send(outcome.map(|limited| Made { definitions, series, limited }));
+            for Reply { sender, definitions, series } in replies {
+                let _ = sender.send(outcome.map(|limited| Made { definitions, series, limited }));
             }
         }
         deferred
@@ -131,8 +138,8 @@ impl Thread {
                     entries.extend(audit::applied(&decided, &origin, now));
                 }
                 let is_series = |definition: &&Definition| matches!(definition, Definition::SeriesCreated(_));
-                let (total, series) = (decided.len(), decided.iter().filter(is_series).count());
-                epoch.replies.push((reply, total, series));
+                let (definitions, series) = (decided.len(), decided.iter().filter(is_series).count());
+                epoch.replies.push(Reply { sender: reply, definitions, series });
                 epoch.definitions.extend(decided.into_iter().chain(entries));
             }
             Ok(_) => drop(reply.send(Ok(Made::default()))),

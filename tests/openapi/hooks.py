@@ -115,8 +115,9 @@ def agree_body(path, body, bad):
         unwanted |= {"plan_id", "metric_name"}
     elif body.get("limit_value", body.get("plan_limit_value")) is None:
         unwanted |= NEEDS_LIMIT
-    if "{customer_id}" in path:
-        unwanted.add("customer_id")
+    for name in ("customer_id", "metric_name"):
+        if f"{{{name}}}" in path:
+            unwanted.add(name)
     for field in unwanted - bad:
         body.pop(field, None)
 

@@ -34,8 +34,14 @@ fn customer(customer_id: &str) -> Definition {
 fn registry(definitions: &[Definition]) -> Registry {
     let mut registry = Registry::new(2, 3_600);
     registry.apply(&business(BIZ));
-    definitions.iter().for_each(|definition| drop(registry.apply(definition)));
+    apply(&mut registry, definitions);
     registry
+}
+
+fn apply(registry: &mut Registry, definitions: &[Definition]) {
+    for definition in definitions {
+        registry.apply(definition);
+    }
 }
 
 fn wanted(names: &[(&str, &str)]) -> Wanted {
@@ -118,7 +124,7 @@ fn a_template_is_what_was_put_last_and_goes_with_the_business() {
         let decided = change.decide(registry, &mut SeriesId(1), Micros(at)).expect("decided");
         let journaled = decode(&crate::control::encode(&decided)).expect("this version's own");
         assert_eq!(journaled, decided);
-        journaled.iter().for_each(|definition| drop(registry.apply(definition)));
+        apply(registry, &journaled);
         decided.len()
     };
     let sum = |create_customers| template("calls", create_customers);
@@ -128,15 +134,14 @@ fn a_template_is_what_was_put_last_and_goes_with_the_business() {
     let kept = registry.templates().get(BIZ, "calls").expect("there");
     assert_eq!((kept.create_customers, kept.created_at), (true, Micros(1)));
     let mut again = Registry::new(1, 0);
-    registry.export().iter().for_each(|definition| drop(again.apply(definition)));
+    apply(&mut again, &registry.export());
     assert_eq!(again.templates().get(BIZ, "calls"), Some(kept));
     let delete = |registry: &Registry| {
         let (business_id, metric_name) = (BIZ.to_owned(), "calls".to_owned());
         Change::DeleteTemplate { business_id, metric_name }.decide(registry, &mut SeriesId(1), NOW)
     };
-    for definition in delete(&again).expect("there") {
-        again.apply(&definition);
-    }
+    let deleted = delete(&again).expect("there");
+    apply(&mut again, &deleted);
     assert_eq!(delete(&again), Err(ControlError::NoSuchTemplate));
     registry.apply(&Definition::BusinessDeleted { business_id: BIZ.into() });
     assert_eq!(registry.templates().get(BIZ, "calls"), None);
@@ -162,7 +167,7 @@ fn control(registry: Registry) -> (Control, Arc<Mutex<Vec<usize>>>) {
     let append = move |bytes: Vec<u8>, ticket: crate::control::DefinitionTicket| {
         let definitions = decode(&bytes).expect("this version's own");
         let mut registry = applied.write().expect("nobody panics");
-        definitions.iter().for_each(|definition| drop(registry.apply(definition)));
+        apply(&mut registry, &definitions);
         let series = definitions.iter().filter(|it| matches!(it, Definition::SeriesCreated(_)));
         seen.lock().expect("nobody panics").push(series.count());
         ticket.done.send(Ok(Limited::default())).expect("the control thread waits");
