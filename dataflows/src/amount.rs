@@ -59,44 +59,80 @@ impl FromStr for Amount {
 
     /// Reads a JSON number (RFC 8259, section 6) exactly; more than nine fractional digits round half to even.
     fn from_str(text: &str) -> Result<Self, AmountError> {
-        let (negative, rest) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (mantissa, exponent) = match rest.find(['e', 'E']) {
-            Some(at) => (&rest[..at], parse_exponent(&rest[at + 1..])?),
-            None => (rest, 0),
-        };
-        let (whole, fraction) = match mantissa.split_once('.') {
-            Some((_, "")) => return Err(AmountError::Malformed),
-            Some(parts) => parts,
-            None => (mantissa, ""),
-        };
-        let digits_only = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let leading_zero = whole.len() > 1 && whole.starts_with('0');
-        if whole.is_empty() || leading_zero || !digits_only(whole) || !digits_only(fraction) {
-            return Err(AmountError::Malformed);
-        }
-        // The k-th digit (from 0) counts 10^(last - k) nano-units.
-        let last = whole.len() as i64 - 1 + exponent + Self::DIGITS;
-        let mut nanos: i128 = 0;
-        let (mut half_digit, mut beyond_half) = (0, false);
-        for (position, digit) in whole.bytes().chain(fraction.bytes()).enumerate() {
-            let digit = digit - b'0';
-            match last - position as i64 {
-                power if digit == 0 || power < -1 => beyond_half |= digit != 0,
-                -1 => half_digit = digit,
-                power if power > 24 => return Err(AmountError::OutOfRange),
-                power => nanos += i128::from(digit) * 10i128.pow(power as u32),
-            }
-        }
-        let up = half_digit > 5 || half_digit == 5 && (beyond_half || nanos & 1 == 1);
-        nanos += i128::from(up);
-        if nanos > Self::LIMIT.0 {
-            return Err(AmountError::OutOfRange);
-        }
-        Ok(Amount(if negative { -nanos } else { nanos }))
+        plain(text.as_bytes()).map_or_else(|| any_form(text), Ok)
     }
+}
+
+/// The shorter way for what almost every client sends: no exponent, at most 15 digits before the point, nine behind it and
+/// 19 characters together, which fit into 64 bits. None may still be an amount.
+fn plain(text: &[u8]) -> Option<Amount> {
+    const POWERS: [u64; 10] =
+        [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.len() > 19 || matches!(digits, [b'0', b'0'..=b'9', ..]) {
+        return None;
+    }
+    let (mut mantissa, mut point) = (0u64, None);
+    for (at, byte) in digits.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => mantissa = mantissa * 10 + u64::from(byte - b'0'),
+            b'.' if point.is_none() => point = Some(at),
+            _ => return None,
+        }
+    }
+    let (whole, fraction) = match point {
+        Some(at) => (at, digits.len() - at - 1),
+        None => (digits.len(), 0),
+    };
+    if !(1..=15).contains(&whole) || fraction > 9 || (point.is_some() && fraction == 0) {
+        return None;
+    }
+    let nanos = i128::from(mantissa) * i128::from(POWERS[9 - fraction]);
+    Some(Amount(if negative { -nanos } else { nanos }))
+}
+
+/// Any JSON number.
+fn any_form(text: &str) -> Result<Amount, AmountError> {
+    let (negative, rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (mantissa, exponent) = match rest.find(['e', 'E']) {
+        Some(at) => (&rest[..at], parse_exponent(&rest[at + 1..])?),
+        None => (rest, 0),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((_, "")) => return Err(AmountError::Malformed),
+        Some(parts) => parts,
+        None => (mantissa, ""),
+    };
+    let digits_only = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let leading_zero = whole.len() > 1 && whole.starts_with('0');
+    if whole.is_empty() || leading_zero || !digits_only(whole) || !digits_only(fraction) {
+        return Err(AmountError::Malformed);
+    }
+    // The k-th digit (from 0) counts 10^(last - k) nano-units.
+    let last = whole.len() as i64 - 1 + exponent + Amount::DIGITS;
+    let mut nanos: i128 = 0;
+    let (mut half_digit, mut beyond_half) = (0, false);
+    for (position, digit) in whole.bytes().chain(fraction.bytes()).enumerate() {
+        let digit = digit - b'0';
+        match last - position as i64 {
+            power if digit == 0 || power < -1 => beyond_half |= digit != 0,
+            -1 => half_digit = digit,
+            power if power > 24 => return Err(AmountError::OutOfRange),
+            power => nanos += i128::from(digit) * 10i128.pow(power as u32),
+        }
+    }
+    let up = half_digit > 5 || half_digit == 5 && (beyond_half || nanos & 1 == 1);
+    nanos += i128::from(up);
+    if nanos > Amount::LIMIT.0 {
+        return Err(AmountError::OutOfRange);
+    }
+    Ok(Amount(if negative { -nanos } else { nanos }))
 }
 
 /// An exponent, clamped to where it no longer matters.
@@ -229,6 +265,19 @@ mod tests {
         #[test]
         fn text_and_amount_are_the_same(nanos in -Amount::LIMIT.0..=Amount::LIMIT.0) {
             prop_assert_eq!(parse(&Amount(nanos).to_string()), Ok(nanos));
+        }
+
+        /// The shorter way says what the longer one says, or nothing.
+        #[test]
+        fn the_plain_form_means_what_any_form_means(text in "-?[0-9]{0,20}(\\.[0-9]{0,11})?[e+x.-]?") {
+            let plain = plain(text.as_bytes());
+            prop_assert!(plain.is_none() || any_form(&text) == Ok(plain.unwrap_or_default()), "{plain:?}");
+        }
+
+        #[test]
+        fn usual_amounts_are_plain(whole in 0u64..1_000_000_000, fraction in "(\\.[0-9]{1,9})?") {
+            let text = format!("-{whole}{fraction}");
+            prop_assert_eq!(plain(text.as_bytes()).ok_or(AmountError::Malformed), any_form(&text));
         }
     }
 }

@@ -72,11 +72,25 @@ pub fn word<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> &'static st
     entry.map(|(name, _)| *name).expect("the tables above are complete")
 }
 
+/// Whether a byte may stand in a metric name.
+pub const fn in_metric_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-')
+}
+
+/// Whether a byte may stand in a customer id, event id or price id.
+pub const fn in_id(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'/'
+}
+
 /// A metric name.
 pub fn metric_name(field: &str, text: &str) -> Result<String, Fault> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
-    if (1..=METRIC_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(legal) {
-        return Ok(text.to_owned());
+    check_metric_name(field, text).map(|()| text.to_owned())
+}
+
+/// Says what is wrong with a metric name.
+pub fn check_metric_name(field: &str, text: &str) -> Result<(), Fault> {
+    if (1..=METRIC_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(in_metric_name) {
+        return Ok(());
     }
     let detail =
         format!("{field} must be 1 to {METRIC_NAME_BYTES_MAX} characters out of A-Z a-z 0-9 _ . : -");
@@ -95,10 +109,13 @@ pub fn text<const BYTES_MAX: usize>(field: &str, text: &str) -> Result<String, F
 
 /// A customer id, event id or price id.
 pub fn id(field: &str, text: &str) -> Result<String, Fault> {
-    if (1..=ID_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
-    {
-        return Ok(text.to_owned());
+    check_id(field, text).map(|()| text.to_owned())
+}
+
+/// Says what is wrong with a customer id, event id or price id.
+pub fn check_id(field: &str, text: &str) -> Result<(), Fault> {
+    if (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(in_id) {
+        return Ok(());
     }
     let detail =
         format!("{field} must be 1 to {ID_BYTES_MAX} printable ASCII characters without space and /");
@@ -153,15 +170,83 @@ const FIRST_MICROS: i64 = -62_135_596_800_000_000;
 
 /// A moment in RFC 3339, from year 1 on.
 pub fn moment(field: &str, text: &str) -> Result<Micros, Fault> {
-    let parsed =
-        if looks_like_rfc3339(text.as_bytes()) { text.parse::<jiff::Timestamp>().ok() } else { None };
-    // Floor, also before 1970: the microsecond that contains the moment.
-    let micros = parsed.map(|moment| moment.as_nanosecond().div_euclid(1_000) as i64);
-    micros.filter(|micros| *micros >= FIRST_MICROS).map(Micros).ok_or_else(|| {
+    plain_moment(text.as_bytes()).or_else(|| any_moment(text)).ok_or_else(|| {
         let detail =
             format!("{field} must be a time in RFC 3339 from year 1 on, such as 2026-01-31T12:00:00Z");
         Fault::malformed(field, "invalid_time", detail)
     })
+}
+
+/// A moment in any form.
+fn any_moment(text: &str) -> Option<Micros> {
+    let parsed =
+        if looks_like_rfc3339(text.as_bytes()) { text.parse::<jiff::Timestamp>().ok() } else { None };
+    // Floor, also before 1970: the microsecond that contains the moment.
+    let micros = parsed.map(|moment| moment.as_nanosecond().div_euclid(1_000) as i64);
+    micros.filter(|micros| *micros >= FIRST_MICROS).map(Micros)
+}
+
+/// A moment in the form that almost every client sends: `dddd-dd-ddTdd:dd:dd[.d{1,9}]Z`. None may still be one: this is
+/// only the shorter way, for batches.
+fn plain_moment(text: &[u8]) -> Option<Micros> {
+    let (clock, rest) = text.split_first_chunk::<19>()?;
+    // What is no digit becomes more than 9, and none of the sums below hides it.
+    let mut greatest = 0;
+    let mut number = |from: usize, digits: usize| {
+        clock[from..from + digits].iter().fold(0u32, |sum, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            greatest = greatest.max(digit);
+            sum * 10 + u32::from(digit)
+        })
+    };
+    let (year, month, day) = (number(0, 4), number(5, 2), number(8, 2));
+    let (hour, minute, second) = (number(11, 2), number(14, 2), number(17, 2));
+    let marks = [clock[4], clock[7], clock[10], clock[13], clock[16]];
+    // A leap second, `:60`, is left to the longer way.
+    let in_range = year >= 1 && (1..=12).contains(&month) && hour < 24 && minute < 60 && second < 60;
+    if greatest > 9 || marks != *b"--T::" || !in_range || !(1..=days_of(year, month)).contains(&day) {
+        return None;
+    }
+    let micros = match rest {
+        b"Z" => 0,
+        [b'.', digits @ .., b'Z'] if (1..=9).contains(&digits.len()) => fraction_micros(digits)?,
+        _ => return None,
+    };
+    let days = days_since_1970(i64::from(year), i64::from(month), i64::from(day));
+    let seconds = days * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
+    Some(Micros(seconds * Micros::PER_SECOND + i64::from(micros)))
+}
+
+/// The microseconds in the digits behind a point; those beyond the sixth are cut off.
+fn fraction_micros(digits: &[u8]) -> Option<u32> {
+    let (mut micros, mut weight) = (0, 100_000);
+    for byte in digits {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        micros += weight * u32::from(byte - b'0');
+        weight /= 10;
+    }
+    Some(micros)
+}
+
+/// The days of a month of the Gregorian calendar.
+const fn days_of(year: u32, month: u32) -> u32 {
+    match month {
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from 1970-01-01 to a day from year 1 on. The year is counted from March, so that the leap day is its last.
+const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    const MARCH_1_OF_YEAR_0: i64 = -719_468;
+    let (year, months_since_march) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    // 153 days in every five months from March on, the odd ones where the rounding puts them.
+    let of_year = (153 * months_since_march + 2) / 5 + day - 1;
+    MARCH_1_OF_YEAR_0 + year * 365 + year / 4 - year / 100 + year / 400 + of_year
 }
 
 /// `dddd-dd-ddTdd:dd:dd[.d+](Z|±dd:dd)`: jiff accepts more than RFC 3339 does.
@@ -210,7 +295,43 @@ pub fn url(field: &str, text: &str) -> Result<String, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Texts near the plain form, most of them in it.
+    fn near_plain() -> impl Strategy<Value = String> {
+        let date = (0u32..=9999, 0u32..=13, 0u32..=32);
+        let clock = (0u32..=24, 0u32..=60, 0u32..=61);
+        let tail = prop_oneof![
+            4 => Just("Z".to_owned()),
+            4 => "\\.[0-9]{1,9}Z",
+            1 => "\\.[0-9]{0,11}[Zz]",
+            1 => "(\\.[0-9]{1,3})?[+-][0-9]{2}:[0-9]{2}",
+        ];
+        let damage = proptest::option::weighted(0.2, (0usize..30, any::<char>()));
+        (date, clock, tail, damage).prop_map(|((y, m, d), (h, min, s), tail, damage)| {
+            let text = format!("{y:04}-{m:02}-{d:02}T{h:02}:{min:02}:{s:02}{tail}");
+            let Some((place, other)) = damage else { return text };
+            text.chars().enumerate().map(|(at, symbol)| if at == place { other } else { symbol }).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+        /// The shorter way says what the longer one says, or nothing.
+        #[test]
+        fn the_plain_form_of_a_moment_means_what_any_form_means(text in near_plain()) {
+            let plain = plain_moment(text.as_bytes());
+            prop_assert!(plain.is_none() || plain == any_moment(&text), "{plain:?} {:?}", any_moment(&text));
+        }
+
+        #[test]
+        fn every_moment_has_a_plain_form(micros in FIRST_MICROS..=253_402_300_799_999_999) {
+            prop_assert_eq!(plain_moment(rfc3339(Micros(micros)).as_bytes()), Some(Micros(micros)));
+        }
+    }
 
     #[test]
     fn moments_are_strict_rfc3339() {
