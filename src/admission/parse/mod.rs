@@ -11,6 +11,7 @@
 pub mod business;
 pub mod check;
 pub mod customer;
+pub mod events;
 pub mod key;
 pub mod metadata;
 pub mod names;

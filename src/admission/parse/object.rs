@@ -80,6 +80,19 @@ impl<'a> Object<'a> {
         items.into_iter().enumerate().map(item).collect()
     }
 
+    /// Reads one item of a batch. Names that mean nothing are faults.
+    pub fn item(text: &'a str, schema: &'static Schema) -> Result<Self, Fault> {
+        Object::read(text, "the item", schema, &mut Vec::new())
+    }
+
+    /// Reads an object that may hold more than its schema says: names that mean nothing are skipped.
+    pub fn open(text: &'a str, whole: &str, schema: &'static Schema) -> Result<Self, Fault> {
+        let mut object = Object::unchecked(text, whole, schema)?;
+        object.fields.retain(|(Name(name), _)| schema.known.contains(&name.as_ref()));
+        object.check_names(&mut Vec::new())?;
+        Ok(object)
+    }
+
     /// `whole` is what the object is called where none of its fields is at fault.
     fn read(
         text: &'a str,
@@ -87,6 +100,12 @@ impl<'a> Object<'a> {
         schema: &'static Schema,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Fault> {
+        let mut object = Object::unchecked(text, whole, schema)?;
+        object.check_names(warnings)?;
+        Ok(object)
+    }
+
+    fn unchecked(text: &'a str, whole: &str, schema: &'static Schema) -> Result<Self, Fault> {
         if !text.trim_start().starts_with('{') {
             let fault = Fault::body("wrong_type", format!("{whole} must be a JSON object"));
             return Err(Fault { field: (!schema.path.is_empty()).then(|| schema.path.to_owned()), ..fault });
@@ -101,9 +120,7 @@ impl<'a> Object<'a> {
             return Err(Fault { field: near.map(|Name(name)| schema.name(&name)), ..broken(error) });
         }
         reader.end().map_err(broken)?;
-        let mut object = Object { schema, fields };
-        object.check_names(warnings)?;
-        Ok(object)
+        Ok(Object { schema, fields })
     }
 
     fn check_names(&mut self, warnings: &mut Vec<String>) -> Result<(), Fault> {
@@ -180,6 +197,13 @@ impl<'a> Value<'a> {
     /// A string with a syntax of its own: `read` gets the dotted name and the string.
     pub fn named<T>(&self, read: fn(&str, &str) -> Result<T, Fault>) -> Result<T, Fault> {
         read(&self.field(), &self.string()?)
+    }
+
+    /// The same without a copy: `check` says what is wrong.
+    pub fn checked(&self, check: fn(&str, &str) -> Result<(), Fault>) -> Result<Cow<'a, str>, Fault> {
+        let text = self.string()?;
+        check(&self.field(), &text)?;
+        Ok(text)
     }
 
     /// `true` or `false`.
