@@ -12,6 +12,7 @@ use dataflows::types::packed::Keyed;
 use dataflows::types::{Micros, SeriesId};
 use tokio::sync::Notify;
 
+use super::hash128;
 use crate::control::Control;
 use crate::engine::Ledger;
 
@@ -107,27 +108,44 @@ impl Keys {
         }
     }
 
-    /// Counts an id that is about to be remembered; false at the cap. `uncount` takes it back.
-    pub(super) fn count_id(&self, business_id: &str, now: Micros, ids_max: u64) -> bool {
+    /// Counts ids that are about to be remembered, all or none; false beyond the cap. `uncount_ids` takes them back.
+    pub(super) fn count_ids(&self, business_id: &str, now: Micros, ids: u64, ids_max: u64) -> bool {
+        if ids == 0 {
+            return true;
+        }
         let generation = self.generation(now);
         let mut tables = self.tables();
         if let Some(counts) = tables.ids.get_mut(business_id) {
             while counts.front().is_some_and(|(counted, _)| *counted < generation - GENERATIONS) {
                 counts.pop_front();
             }
-            if counts.iter().map(|(_, count)| count).sum::<u64>() >= ids_max {
+            if counts.iter().map(|(_, count)| count).sum::<u64>() + ids > ids_max {
                 return false;
             }
+        } else if ids > ids_max {
+            return false;
         }
-        tables.count(business_id, generation, 1);
+        tables.count(business_id, generation, ids as i64);
         true
     }
 
-    /// The id was not remembered after all.
-    pub(super) fn uncount_id(&self, business_id: &str, counted_at: Micros) {
-        let generation = self.generation(counted_at);
-        self.tables().count(business_id, generation, -1);
+    /// So many ids were not remembered after all.
+    pub(super) fn uncount_ids(&self, business_id: &str, counted_at: Micros, ids: u64) {
+        if ids > 0 {
+            let generation = self.generation(counted_at);
+            self.tables().count(business_id, generation, -(ids as i64));
+        }
     }
+}
+
+/// The identity of an update without one of its own: its place in a request with a key.
+pub(super) fn item_id(key_hash: u128, place: u32) -> u128 {
+    hash128(b"item", &[&key_hash.to_le_bytes(), &u64::from(place).to_le_bytes()])
+}
+
+/// What a key of a business is remembered by.
+pub fn key_hash(business_id: &str, key: &str) -> u128 {
+    hash128(b"key", &[business_id.as_bytes(), key.as_bytes()])
 }
 
 impl Tables {
@@ -196,11 +214,13 @@ mod tests {
     #[test]
     fn ids_are_capped_per_business_until_the_oldest_are_forgotten() {
         let keys = Keys::new(80);
-        assert!(keys.count_id("a", Micros(0), 2) && keys.count_id("a", Micros::from_seconds(10), 2));
-        assert!(!keys.count_id("a", Micros::from_seconds(89), 2));
-        assert!(keys.count_id("b", Micros::from_seconds(89), 2));
-        assert!(keys.count_id("a", Micros::from_seconds(90), 2));
-        keys.uncount_id("a", Micros::from_seconds(90));
-        assert!(keys.count_id("a", Micros::from_seconds(90), 2));
+        assert!(keys.count_ids("a", Micros(0), 1, 2) && keys.count_ids("a", Micros::from_seconds(10), 1, 2));
+        assert!(!keys.count_ids("a", Micros::from_seconds(89), 1, 2));
+        assert!(keys.count_ids("b", Micros::from_seconds(89), 1, 2));
+        assert!(keys.count_ids("a", Micros::from_seconds(90), 1, 2));
+        keys.uncount_ids("a", Micros::from_seconds(90), 1);
+        assert!(keys.count_ids("a", Micros::from_seconds(90), 1, 2));
+        assert!(!keys.count_ids("c", Micros(0), 3, 2), "all or none");
+        assert!(keys.count_ids("c", Micros(0), 2, 2) && keys.count_ids("c", Micros(0), 0, 2));
     }
 }

@@ -10,6 +10,7 @@
 //! Far below the limit nobody asks (`headroom`).
 //! What this room does not do: parse bodies (`parse`), resolve names (`control`), or keep values.
 
+mod batch;
 mod headroom;
 mod keys;
 pub mod parse;
@@ -28,8 +29,9 @@ use crate::control::slices::PeriodUsage;
 use crate::engine::{Queries, Stopped, Ticket, UpdateTicket};
 use crate::journal::{Append, Journal, Kind, Rejected};
 
+pub use batch::{Part, Sent, identify};
 use keys::KeyState;
-pub use keys::Keys;
+pub use keys::{Keys, key_hash};
 pub use pressure::{Bounds, Permit};
 
 /// How far ahead of the clock an event may be.
@@ -206,12 +208,23 @@ impl Admission {
 
     /// Records one update: answered when it is durable and decided.
     pub async fn update(&self, request: &UpdateRequest) -> Result<Updated, AdmissionError> {
-        self.check_age(request)?;
+        self.check_age(&request.handle, request.event_at, self.now())?;
         let Some((key, fingerprint)) = &request.key else {
             return self.record(request, None).await;
         };
-        let key_hash = hash128(b"key", &[request.business_id().as_bytes(), key.as_bytes()]);
-        let keyed = Keyed { key_hash, fingerprint: *fingerprint };
+        let (keyed, _under_way) = self.begin(request.business_id(), key, *fingerprint).await?;
+        self.record(request, Some(keyed)).await
+    }
+
+    /// Begins a request with a key; if the same is under way, behind it.
+    pub async fn begin(
+        &self,
+        business_id: &str,
+        key: &str,
+        fingerprint: u128,
+    ) -> Result<(Keyed, UnderWay<'_>), AdmissionError> {
+        let key_hash = key_hash(business_id, key);
+        let keyed = Keyed { key_hash, fingerprint };
         loop {
             match self.0.keys.begin(keyed, self.now()) {
                 KeyState::Begun => break,
@@ -227,19 +240,22 @@ impl Admission {
                 }
             }
         }
-        // Ends also when the client goes away in the middle.
-        let _finish = Finish { keys: &self.0.keys, key_hash };
-        self.record(request, Some(keyed)).await
+        Ok((keyed, UnderWay { keys: &self.0.keys, key_hash }))
     }
 
-    fn check_age(&self, request: &UpdateRequest) -> Result<(), AdmissionError> {
-        let Some(event_at) = request.event_at else { return Ok(()) };
-        let age = i64::from(self.age_max_secs(request)) * Micros::PER_SECOND;
+    /// Whether an event of a series may be so old, or so far ahead.
+    pub fn check_age(
+        &self,
+        handle: &SeriesHandle,
+        event_at: Option<Micros>,
+        now: Micros,
+    ) -> Result<(), AdmissionError> {
+        let Some(event_at) = event_at else { return Ok(()) };
+        let age = i64::from(self.age_max_secs(handle)) * Micros::PER_SECOND;
         if age == 0 {
             // The event time is always the arrival.
             return Ok(());
         }
-        let now = self.now();
         let (oldest, newest) = (Micros(now.0 - age), Micros(now.0 + AHEAD_MAX));
         if (oldest..=newest).contains(&event_at) {
             return Ok(());
@@ -252,8 +268,8 @@ impl Admission {
         })
     }
 
-    fn age_max_secs(&self, request: &UpdateRequest) -> u32 {
-        request.handle.record.spec.max_event_age_secs.unwrap_or(self.0.options.max_event_age_secs)
+    fn age_max_secs(&self, handle: &SeriesHandle) -> u32 {
+        handle.record.spec.max_event_age_secs.unwrap_or(self.0.options.max_event_age_secs)
     }
 
     async fn record(&self, request: &UpdateRequest, keyed: Option<Keyed>) -> Result<Updated, AdmissionError> {
@@ -271,7 +287,7 @@ impl Admission {
         }
         let counted_at = id.map(|_| self.now());
         if let Some(counted_at) = counted_at
-            && !self.0.keys.count_id(request.business_id(), counted_at, self.0.options.dedup_ids_max)
+            && !self.0.keys.count_ids(request.business_id(), counted_at, 1, self.0.options.dedup_ids_max)
         {
             return Err(AdmissionError::DedupFull);
         }
@@ -282,7 +298,7 @@ impl Admission {
             && !admitted
             && !unknown
         {
-            self.0.keys.uncount_id(request.business_id(), counted_at);
+            self.0.keys.uncount_ids(request.business_id(), counted_at, 1);
         }
         self.decided(request, answer?)
     }
@@ -300,7 +316,7 @@ impl Admission {
             (Outcome::Refused, refusal) => {
                 let refusal = refusal.expect("meter gives each refusal with its reason");
                 // Sent again, an update without a timestamp of its own belongs to the period of then.
-                let moves_on = request.event_at.is_none() || self.age_max_secs(request) == 0;
+                let moves_on = request.event_at.is_none() || self.age_max_secs(&request.handle) == 0;
                 let wait_secs = wait_secs(&refusal, decision.arrival).filter(|_| moves_on);
                 Err(AdmissionError::Refused(Box::new(Refused {
                     value: refusal.value,
@@ -369,9 +385,7 @@ impl UpdateRequest {
             (Some(id), _, _) => hash128(b"event", &[&of_series, id.as_bytes()]),
             (None, Some(body_hash), _) => hash128(b"post", &[&of_series, &body_hash.to_le_bytes()]),
             // The number of the item in its request.
-            (None, None, Some(keyed)) => {
-                hash128(b"item", &[&keyed.key_hash.to_le_bytes(), &0u64.to_le_bytes()])
-            }
+            (None, None, Some(keyed)) => keys::item_id(keyed.key_hash, 0),
             (None, None, None) => return None,
         };
         Some(EventId::new(hash, series))
@@ -398,12 +412,13 @@ fn hash128(namespace: &[u8], parts: &[&[u8]]) -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-struct Finish<'a> {
+/// A request with a key is under way as long as this lives: it ends also when the client goes away in the middle.
+pub struct UnderWay<'a> {
     keys: &'a Keys,
     key_hash: u128,
 }
 
-impl Drop for Finish<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.keys.finish(self.key_hash);
     }

@@ -10,6 +10,7 @@
 //! most one emission of a batch class is on its way to the store; nothing here waits for I/O. The queues are bounded by
 //! what admission and control let in: every message answers somebody who waits, but for time entries (one a second).
 
+mod batch;
 mod crossings;
 mod emissions;
 mod hydrate;
@@ -37,6 +38,7 @@ use crate::control::slices::PeriodUsage;
 use crate::control::{DefinitionTicket, Registry, SeriesHandle};
 use crate::journal::{Position, Rejected};
 
+pub use batch::{Answer as BatchAnswer, BatchTicket, BatchUpdate};
 pub use emissions::Emission;
 pub use hydrate::hydrate;
 pub use replay::{Doubt, ReplayError, Replayed, StoredProgress, replay};
@@ -86,6 +88,8 @@ pub trait Ledger: Send + Sync {
 pub enum Ticket {
     /// One update.
     Update(UpdateTicket),
+    /// Many, of one request.
+    Batch(BatchTicket),
     /// A definition epoch.
     Definitions(DefinitionTicket),
     /// A position to take a snapshot at.
@@ -138,8 +142,8 @@ pub struct EngineOptions {
 
 /// What a worker is told.
 pub(crate) enum Message {
-    /// A share of an epoch of updates, and who waits for item i.
-    Updates(Work, Vec<oneshot::Sender<Result<Decision, Rejected>>>),
+    /// A share of an epoch of updates, and who waits for it.
+    Updates(Work, batch::Waiting),
     /// A share of a definition epoch; the last worker that drops its copy completes it.
     Commands(Work, Arc<router::Completion>),
     /// A time entry.

@@ -10,17 +10,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dataflows::types::{
-    ClassSet, Command, Decision, Definition, Epoch, EventId, Fact, Limited, Micros, SeriesId, Span, Update,
-    Work,
-};
-use tokio::sync::oneshot;
-
+use super::batch::{self, BatchTicket, BatchUpdate, Waiting};
 use super::{Message, RouterState, Shared, SnapshotTicket, StoredProgress, Ticket, Timed, UpdateTicket};
 use crate::control::{ControlError, DefinitionTicket};
 use crate::journal::{Durable, Follower, JournalError, Kind, Position, Rejected};
-
-type Reply = oneshot::Sender<Result<Decision, Rejected>>;
+use dataflows::types::{
+    ClassSet, Command, Definition, Epoch, EventId, Fact, Limited, Micros, SeriesId, Span, Update, Work,
+};
 
 /// What the store has: per class the epoch and the last series of it (see `store::Progress`).
 pub type StoredClasses = BTreeMap<Span, (Epoch, SeriesId)>;
@@ -57,7 +53,7 @@ impl Drop for Completion {
 pub(crate) struct Share {
     pub(crate) updates: Vec<Update>,
     pub(crate) ids: Vec<(u32, EventId)>,
-    pub(crate) replies: Vec<Reply>,
+    pub(crate) waiting: Waiting,
 }
 
 /// See the header.
@@ -90,12 +86,25 @@ impl Router {
         let share = &mut self.shares[ticket.series.worker(self.shared.queues.len())];
         let update = Update {
             slot: ticket.slot,
-            item: share.replies.len() as u32,
+            item: share.waiting.alone.len() as u32,
             event_at: ticket.event_at.unwrap_or(stamp),
             amount: ticket.amount,
         };
         share.push(update, ticket.id);
-        share.replies.push(ticket.reply);
+        share.waiting.alone.push(ticket.reply);
+    }
+
+    fn batch(&mut self, ticket: BatchTicket, stamp: Micros) {
+        if let Some(keyed) = ticket.keyed {
+            self.shared.ledger.keyed(keyed, stamp);
+        }
+        for (place, BatchUpdate { item, slot }) in (0..).zip(ticket.updates) {
+            let share = &mut self.shares[item.series.worker(self.shared.queues.len())];
+            let event_at = item.event_at.unwrap_or(stamp);
+            let update = Update { slot, item: share.waiting.item_of(place), event_at, amount: item.amount };
+            share.push(update, item.id);
+        }
+        batch::close(self.shares.iter_mut().map(|share| &mut share.waiting), ticket.reply);
     }
 
     /// Adds an update that nobody waits for.
@@ -107,8 +116,8 @@ impl Router {
     pub(crate) fn send_updates(&mut self, epoch: Epoch, stamp: Micros) {
         for (share, queue) in self.shares.iter_mut().zip(&self.shared.queues) {
             if !share.updates.is_empty() {
-                let Share { updates, ids, replies } = std::mem::take(share);
-                queue.send(Message::Updates(Work::Updates { epoch, stamp, updates, ids }, replies));
+                let Share { updates, ids, waiting } = std::mem::take(share);
+                queue.send(Message::Updates(Work::Updates { epoch, stamp, updates, ids }, waiting));
             }
         }
     }
@@ -287,6 +296,7 @@ impl Follower<Ticket> for Router {
                     for companion in durable.companions {
                         match companion {
                             Ticket::Update(ticket) => self.update(ticket, stamp),
+                            Ticket::Batch(ticket) => self.batch(ticket, stamp),
                             Ticket::Definitions(DefinitionTicket { definitions, done }) => {
                                 self.definitions(epoch, stamp, definitions, Some(done));
                             }
@@ -322,6 +332,7 @@ impl Follower<Ticket> for Router {
         for companion in companions {
             match companion {
                 Ticket::Update(ticket) => drop(ticket.reply.send(Err(why))),
+                Ticket::Batch(ticket) => drop(ticket.reply.send(Err(why))),
                 Ticket::Definitions(ticket) => drop(ticket.done.send(Err(why.into()))),
                 Ticket::Snapshot(_) => {}
             }

@@ -149,15 +149,18 @@ impl Body {
 
     fn handle(&mut self, worker: &mut Worker, message: Message) {
         match message {
-            Message::Updates(work, replies) => {
+            Message::Updates(work, mut waiting) => {
                 self.apply(worker, work);
-                let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+                let alone = std::mem::take(&mut waiting.alone);
+                let mut replies: Vec<_> = alone.into_iter().map(Some).collect();
                 for decision in self.output.decisions.drain(..) {
                     if let Some(reply) = replies.get_mut(decision.item as usize).and_then(Option::take) {
                         // A client that has gone away does not want its answer.
                         let _ = reply.send(Ok(decision));
                     }
                 }
+                waiting.tell(&self.output.verdicts);
+                self.output.verdicts.clear();
             }
             Message::Commands(work, completion) => {
                 self.apply(worker, work);

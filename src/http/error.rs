@@ -10,6 +10,7 @@
 //! | `field`, `valid` | where one field is at fault, and what it may be |
 //! | `max_bytes` | with 413 |
 //! | `current_value`, `limit_value`, `resets_at` | with 429; the last is null where no end of a period will help |
+//! | `taken`, `errors` | of a batch that broke off: how many items from the first on were taken, and which of them were not counted |
 //! | `outcome` | with 5xx: `rejected` (nothing was recorded, ever) or `unknown` |
 //! | `request_id` | also in the header `x-request-id` |
 //!
@@ -19,7 +20,8 @@ use dataflows::types::{Amount, Micros};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
-use super::reply::{Json, Reply};
+use super::reply::{Json, Raw, Reply, ToJson};
+use crate::admission::parse::events::Rejection;
 use crate::admission::parse::names::rfc3339;
 use crate::admission::parse::{Fault, FaultKind};
 use crate::admission::{AdmissionError, Refused};
@@ -115,6 +117,9 @@ struct Problem {
     valid: Vec<&'static str>,
     max_bytes: Option<u64>,
     standing: Option<LimitStanding>,
+    taken: Option<u32>,
+    /// Rendered.
+    errors: Option<String>,
     outcome: Option<Outcome>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -138,6 +143,8 @@ impl ApiError {
             valid: Vec::new(),
             max_bytes: None,
             standing: None,
+            taken: None,
+            errors: None,
             outcome: None,
             headers: Vec::new(),
         }))
@@ -208,9 +215,30 @@ impl ApiError {
         self.with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// A batch broke off behind so many items, which were taken.
+    #[must_use]
+    pub fn behind(mut self, taken: u32) -> Self {
+        self.0.taken = Some(taken);
+        self
+    }
+
+    /// With what was wrong with the items of a batch.
+    #[must_use]
+    pub fn with_errors(mut self, errors: &[Json]) -> Self {
+        let mut text = String::new();
+        errors.write(&mut text);
+        self.0.errors = Some(text);
+        self
+    }
+
     /// The stable code.
     pub fn code(&self) -> &'static str {
         self.0.code
+    }
+
+    /// The sentence for people.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// The answer.
@@ -231,6 +259,8 @@ impl ApiError {
             .set_some("current_value", problem.standing.map(|standing| standing.value))
             .set_some("limit_value", problem.standing.map(|standing| standing.limit))
             .set_some("resets_at", problem.standing.map(|standing| standing.resets_at))
+            .set_some("taken", problem.taken.map(u64::from))
+            .set_some("errors", problem.errors.as_deref().map(Raw))
             .set_some(
                 "outcome",
                 problem.outcome.map(|outcome| match outcome {
@@ -253,6 +283,12 @@ impl From<Fault> for ApiError {
         let mut error = ApiError::new(title, fault.code, fault.detail);
         (error.0.field, error.0.valid) = (fault.field, fault.valid);
         error
+    }
+}
+
+impl From<Rejection> for ApiError {
+    fn from(rejection: Rejection) -> Self {
+        ApiError::new(Title::BadRequest, rejection.code, rejection.detail)
     }
 }
 

@@ -16,6 +16,7 @@ mod businesses;
 mod customers;
 mod definition;
 pub mod error;
+mod events;
 mod history;
 mod keys;
 mod lanes;
@@ -63,7 +64,7 @@ pub use limits::SCANS_MAX;
 pub use patching::Patching;
 use query::Query;
 use reply::Reply;
-use routes::{Endpoint, Found, Route};
+use routes::{Endpoint, Found, Route, Takes};
 pub use serve::{Options, serve};
 pub use service::Readiness;
 pub use webhooks::Undelivered;
@@ -247,10 +248,11 @@ async fn dispatch<B: Buf, E>(
     parameters: &[&str],
     query: &str,
     headers: &HeaderMap,
-    body: Pin<&mut impl Stream<Item = Result<B, E>>>,
+    mut body: Pin<&mut impl Stream<Item = Result<B, E>>>,
     request_id: &str,
 ) -> Result<Reply, ApiError> {
-    let bytes_max = backend.options.body_bytes_max;
+    let is_batch = route.body == Takes::Items;
+    let bytes_max = if is_batch { events::BODY_BYTES_MAX } else { backend.options.body_bytes_max };
     let declared = body::declared(headers, bytes_max)?;
     let caller = match route.access {
         Access::Open | Access::Signed => None,
@@ -271,7 +273,7 @@ async fn dispatch<B: Buf, E>(
     let decode = |text: &&str| query::decoded("path", text).map(|text| text.into_owned());
     let parameters = parameters.iter().map(decode).collect::<Result<Vec<String>, _>>()?;
     let (mut bytes, mut _permit) = (Bytes::new(), None);
-    if route.json {
+    if route.body == Takes::Json {
         media_type(headers)?;
         // Without a declared length the whole bound is reserved.
         let reserved = declared.unwrap_or(bytes_max) as usize;
@@ -281,9 +283,13 @@ async fn dispatch<B: Buf, E>(
             let rooms = backend.rooms()?;
             _permit = Some(rooms.admission.reserve(&signed_share(rooms, parameters.first()), reserved)?);
         }
-        bytes = body::read(body, bytes_max, backend.options.body_timeout).await?;
+        bytes = body::read(body.as_mut(), bytes_max, backend.options.body_timeout).await?;
     }
     let call = Call { caller, parameters, query, headers, body: bytes, request_id };
+    if is_batch {
+        let waits = events::Waits { chunk: backend.options.body_timeout, declared };
+        return Box::pin(events::record(backend.rooms()?, &call, waits, body)).await;
+    }
     answer(backend, route.endpoint, &call).await
 }
 
@@ -306,6 +312,8 @@ async fn answer(backend: &Backend, endpoint: Endpoint, call: &Call<'_>) -> Resul
         Endpoint::Ready => Ok(service::ready(backend.signals.readiness())),
         Endpoint::Telemetry => Ok(service::telemetry(backend.signals.exposition())),
         Endpoint::OpenApi => Ok(openapi::reply()),
+        // `dispatch` hands it the body as it comes.
+        Endpoint::EventsRecord => Err(ApiError::unavailable("starting", "the service is starting")),
         Endpoint::MetricCreate => Box::pin(definition::create(backend.rooms()?, call)).await,
         Endpoint::MetricList => Box::pin(list::list(backend.rooms()?, call)).await,
         Endpoint::MetricUpdate => metrics::update(backend.rooms()?, call).await,

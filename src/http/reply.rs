@@ -48,11 +48,18 @@ impl Reply {
         Reply { status: StatusCode::OK, content_type: TEXT, headers: Vec::new(), body: text.into() }
     }
 
+    /// 204.
+    pub fn no_content() -> Self {
+        Reply { status: StatusCode::NO_CONTENT, ..Reply::text("") }
+    }
+
     /// The response in the types of the server.
     pub fn into_response(self) -> Response<Bytes> {
         let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, self.content_type);
+        if self.status != StatusCode::NO_CONTENT {
+            response.headers_mut().insert(CONTENT_TYPE, self.content_type);
+        }
         response.headers_mut().extend(self.headers);
         response
     }

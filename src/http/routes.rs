@@ -20,8 +20,23 @@ pub struct Route {
     pub access: Access,
     /// The query parameters that it knows.
     pub query: &'static [&'static str],
-    /// Whether it takes a JSON body.
-    pub json: bool,
+    /// The body that it takes.
+    pub body: Takes,
+}
+
+/// What a route reads of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nothing.
+    Nothing,
+    /// One JSON text.
+    Json,
+    /// Items in one of several formats, as they come.
+    Items,
+}
+
+const fn takes(json: bool) -> Takes {
+    if json { Takes::Json } else { Takes::Nothing }
 }
 
 /// What a route does; one arm of `dispatch` each.
@@ -40,6 +55,7 @@ pub enum Endpoint {
     MetricChange,
     MetricDelete,
     MetricHistory,
+    EventsRecord,
     BusinessCreate,
     BusinessRead,
     BusinessChange,
@@ -92,7 +108,7 @@ const INGESTS: Access = Access::Key { scope: KeyScope::Ingest, customer_keys: fa
 const MANAGES: Access = Access::Key { scope: KeyScope::Manage, customer_keys: false };
 
 const fn open(path: &'static str, endpoint: Endpoint) -> Route {
-    Route { method: Method::GET, path, endpoint, access: Access::Open, query: &[], json: false }
+    Route { method: Method::GET, path, endpoint, access: Access::Open, query: &[], body: Takes::Nothing }
 }
 
 /// A route of one business; `json`: it makes something.
@@ -105,11 +121,11 @@ const fn tenant(method: Method, path: &'static str, endpoint: Endpoint, json: bo
         Endpoint::KeyDelete => KeyScope::Any,
         _ => KeyScope::Manage,
     };
-    Route { method, path, endpoint, access: Access::Tenant(scope), query: &[], json }
+    Route { method, path, endpoint, access: Access::Tenant(scope), query: &[], body: takes(json) }
 }
 
 const fn admin(method: Method, path: &'static str, endpoint: Endpoint, json: bool) -> Route {
-    Route { method, path, endpoint, access: Access::Admin, query: &[], json }
+    Route { method, path, endpoint, access: Access::Admin, query: &[], body: takes(json) }
 }
 
 /// A route of the caller's business, or of the admin with a query.
@@ -121,7 +137,7 @@ const fn own(
     query: &'static [&'static str],
     json: bool,
 ) -> Route {
-    Route { method, path, endpoint, access, query, json }
+    Route { method, path, endpoint, access, query, body: takes(json) }
 }
 
 const PAGE: &[&str] = &["limit", "cursor"];
@@ -140,6 +156,7 @@ const KEYS: &str = "/api/v1/businesses/{business_id}/keys";
 const KEY: &str = "/api/v1/businesses/{business_id}/keys/{key_type}/{key_name}";
 const CUSTOMER_KEYS: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys";
 const CUSTOMER_KEY: &str = "/api/v1/businesses/{business_id}/customers/{customer_id}/keys/{key_name}";
+const EVENTS: &str = "/api/v1/events";
 const METRICS: &str = "/api/v1/metrics";
 const METRIC: &str = "/api/v1/metrics/{metric_name}";
 const CUSTOMERS: &str = "/api/v1/customers";
@@ -153,7 +170,7 @@ const TEMPLATE: &str = "/api/v1/templates/{metric_name}";
 const HISTORY: &str = "/api/v1/metrics/{metric_name}/history";
 
 /// All routes.
-pub static ROUTES: [Route; 56] = [
+pub static ROUTES: [Route; 57] = [
     open("/health", Endpoint::Health),
     open("/livez", Endpoint::Live),
     open("/readyz", Endpoint::Ready),
@@ -161,11 +178,19 @@ pub static ROUTES: [Route; 56] = [
     open("/openapi.json", Endpoint::OpenApi),
     Route {
         method: Method::POST,
+        path: EVENTS,
+        endpoint: Endpoint::EventsRecord,
+        access: Access::Key { scope: KeyScope::Ingest, customer_keys: false },
+        query: &["atomic", "results"],
+        body: Takes::Items,
+    },
+    Route {
+        method: Method::POST,
         path: METRICS,
         endpoint: Endpoint::MetricCreate,
         access: MANAGES,
         query: &["scope", "customer_id", "if_exists"],
-        json: true,
+        body: Takes::Json,
     },
     Route {
         method: Method::GET,
@@ -173,7 +198,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::MetricList,
         access: READS,
         query: &["scope", "customer_id", "name", "tag", "breached", "limit", "cursor"],
-        json: false,
+        body: Takes::Nothing,
     },
     Route {
         method: Method::PUT,
@@ -181,7 +206,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::MetricUpdate,
         access: INGESTS,
         query: SERIES,
-        json: true,
+        body: Takes::Json,
     },
     Route {
         method: Method::GET,
@@ -189,7 +214,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::MetricRead,
         access: READS,
         query: SERIES,
-        json: false,
+        body: Takes::Nothing,
     },
     Route {
         method: Method::PATCH,
@@ -197,7 +222,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::MetricChange,
         access: MANAGES,
         query: SERIES,
-        json: true,
+        body: Takes::Json,
     },
     Route {
         method: Method::DELETE,
@@ -205,7 +230,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::MetricDelete,
         access: MANAGES,
         query: &["scope", "customer_id", "force"],
-        json: false,
+        body: Takes::Nothing,
     },
     Route {
         method: Method::GET,
@@ -213,7 +238,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::MetricHistory,
         access: READS,
         query: &["scope", "customer_id", "start", "end", "limit", "cursor"],
-        json: false,
+        body: Takes::Nothing,
     },
     admin(Method::POST, BUSINESSES, Endpoint::BusinessCreate, true),
     admin(Method::GET, BUSINESS, Endpoint::BusinessRead, false),
@@ -236,7 +261,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::CustomerCreate,
         access: MANAGES,
         query: &[],
-        json: true,
+        body: Takes::Json,
     },
     Route {
         method: Method::GET,
@@ -244,7 +269,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::CustomerList,
         access: TENANT_READS,
         query: &["limit", "cursor"],
-        json: false,
+        body: Takes::Nothing,
     },
     Route {
         method: Method::PUT,
@@ -252,7 +277,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::CustomerPut,
         access: MANAGES,
         query: &[],
-        json: true,
+        body: Takes::Json,
     },
     Route {
         method: Method::GET,
@@ -260,7 +285,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::CustomerRead,
         access: TENANT_READS,
         query: &[],
-        json: false,
+        body: Takes::Nothing,
     },
     Route {
         method: Method::DELETE,
@@ -268,7 +293,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::CustomerDelete,
         access: MANAGES,
         query: &[],
-        json: false,
+        body: Takes::Nothing,
     },
     own(Method::GET, "/api/v1/billing/{customer_id}", Endpoint::BillingRead, READS, PAGE, false),
     admin(Method::POST, BILLING_RESET, Endpoint::BillingReset, false),
@@ -278,7 +303,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::AuditList,
         access: Access::Admin,
         query: &["business_id", "limit", "cursor"],
-        json: false,
+        body: Takes::Nothing,
     },
     Route {
         method: Method::GET,
@@ -286,7 +311,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::AuditListOwn,
         access: TENANT_READS,
         query: PAGE,
-        json: false,
+        body: Takes::Nothing,
     },
     own(Method::GET, FAILED_MESSAGES, Endpoint::MessageFailedList, Access::Admin, PAGE, false),
     admin(Method::POST, MESSAGE_RETRY, Endpoint::MessageRetry, false),
@@ -316,7 +341,7 @@ pub static ROUTES: [Route; 56] = [
         endpoint: Endpoint::StripeReceive,
         access: Access::Signed,
         query: &[],
-        json: true,
+        body: Takes::Json,
     },
     own(Method::GET, STRIPE_EVENTS, Endpoint::StripeEventList, TENANT_READS, PAGE, false),
     own(Method::PUT, TEMPLATE, Endpoint::TemplatePut, MANAGES, &[], true),

@@ -75,6 +75,10 @@ impl Names<'_> {
         match endpoint {
             Endpoint::MetricCreate => format!(r#"{{"metric_name": "{}"}}"#, self.metric_name),
             Endpoint::MetricUpdate => r#"{"value": 1}"#.to_owned(),
+            Endpoint::EventsRecord => {
+                let (metric_name, customer_id) = (self.metric_name, self.customer_id);
+                format!(r#"[{{"metric_name": "{metric_name}", "customer_id": "{customer_id}"}}]"#)
+            }
             Endpoint::MetricChange => r#"{"tags": {"a": "b"}}"#.to_owned(),
             Endpoint::CustomerCreate => r#"{"customer_id": "new", "name": "New"}"#.to_owned(),
             Endpoint::CustomerPut => r#"{"name": "Changed"}"#.to_owned(),
@@ -343,6 +347,7 @@ fn foreign_answers_as_absent(foreign: &Client, names: &Names<'_>, route: &Route,
             | Endpoint::PlanLimitList
             | Endpoint::StripeEventList
             | Endpoint::TemplatePut
+            | Endpoint::EventsRecord
             | Endpoint::AuditListOwn
     );
     if makes_its_own && !matches!(route.access, Access::Tenant(_)) {

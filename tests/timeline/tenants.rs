@@ -177,6 +177,13 @@ const STORY: &[Call<'static>] = &[
     ("own", "GET", "/api/v1/templates/t", "", ""),
     ("own", "POST", "/api/v1/check", r#"{"metric_name": "t", "customer_id": "c9"}"#, ""),
     ("own", "PUT", "/api/v1/metrics/t?scope=customer&customer_id=c9", r#"{"value": 2, "id": "e1"}"#, ""),
+    (
+        "own",
+        "POST",
+        "/api/v1/events?results=all",
+        r#"[{"metric_name": "t", "customer_id": "c9", "id": "e1"}, {"metric_name": "t", "customer_id": "c10"}, {"metric_name": "x"}]"#,
+        "",
+    ),
     ("own", "GET", "/api/v1/customers/c9", "", ""),
     ("own", "DELETE", "/api/v1/templates/t", "", ""),
     ("own", "GET", "/api/v1/templates/t", "", ""),

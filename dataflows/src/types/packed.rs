@@ -45,7 +45,12 @@ const HAS_ID: u8 = 2;
 const WHOLE_UNITS: u8 = 4;
 
 /// Appends one request.
-pub fn pack(into: &mut Vec<u8>, keyed: Option<Keyed>, items: &[Item]) {
+pub fn pack<'a>(
+    into: &mut Vec<u8>,
+    keyed: Option<Keyed>,
+    items: impl IntoIterator<Item = &'a Item, IntoIter: ExactSizeIterator>,
+) {
+    let items = items.into_iter();
     put_varint(into, (items.len() as u128) << 1 | u128::from(keyed.is_some()));
     if let Some(keyed) = keyed {
         into.extend_from_slice(&keyed.key_hash.to_le_bytes());

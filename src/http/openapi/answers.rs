@@ -36,6 +36,15 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
         ),
         ("MetricUpdated", definition().also([("status", Shape::word(["updated"])), warnings()])),
         ("UpdateRecorded", update()),
+        ("EventsRecorded", batch()),
+        (
+            "EventError",
+            Shape::answer([
+                ("index", Shape::count().about("The place of the item, from 0.")),
+                ("code", Shape::text()),
+                ("detail", Shape::text()),
+            ]),
+        ),
         ("MetricReading", reading()),
         ("MetricPage", page("metrics", "MetricReading").also([next_cursor()])),
         (
@@ -147,6 +156,11 @@ fn problem() -> Shape {
                 .about("With 429: when the value begins anew; `null` if no end of a period will help."),
         ),
         (
+            "taken?",
+            Shape::count().about("Of a batch that broke off: how many items from the first on were taken."),
+        ),
+        ("errors?", Shape::list(Shape::named("EventError")).about("Of a batch: why items did not count.")),
+        (
             "outcome?",
             Shape::word(["rejected", "unknown"]).about(
                 "With 5xx: `rejected` was never recorded; `unknown` may have been: send it again under the \
@@ -214,6 +228,25 @@ fn update() -> Shape {
         ("timestamp", Shape::of("integer").about("When it arrived, in unix seconds.")),
         ("duplicate?", Shape::flag().about("True if it had been recorded before; it counts once.")),
         ("late?", Shape::flag().about("True if its window had ended.")),
+    ])
+}
+
+fn batch() -> Shape {
+    let result = Shape::answer([
+        ("index", Shape::count()),
+        ("status", Shape::word(["accepted", "duplicate", "refused", "rejected"])),
+    ]);
+    Shape::answer([
+        ("accepted", Shape::count().about("Items that count.")),
+        ("duplicates", Shape::count().about("Items that had been recorded before.")),
+        ("refused", Shape::count().about("Items that would have passed a limit.")),
+        ("rejected", Shape::count().about("Items that are not valid.")),
+        (
+            "errors",
+            Shape::list(Shape::named("EventError"))
+                .about("Why the first thousand of those refused and rejected did not count."),
+        ),
+        ("results?", Shape::list(result).about("With `results=all`: one entry an item.")),
     ])
 }
 

@@ -131,8 +131,11 @@ fn operation(route: &Route) -> Value {
     });
     if let Some(component) = operation.body {
         let schema = Value::from(Shape::named(component));
-        described["requestBody"] =
-            json!({"required": true, "content": {"application/json": {"schema": schema}}});
+        let mut content = json!({"application/json": {"schema": schema}});
+        for media_type in operation.also {
+            content[media_type] = json!({"schema": {"type": "string"}});
+        }
+        described["requestBody"] = json!({"required": true, "content": content});
     }
     described
 }
@@ -202,6 +205,7 @@ fn responses(route: &Route, operation: &Operation) -> Value {
                 json!({"application/json": {"schema": Value::from(Shape::named(component))}})
             }
             Content::Text(media_type) => json!({*media_type: {"schema": {"type": "string"}}}),
+            Content::Nothing => json!({}),
         };
         let own = match (operation.rated, status) {
             (false, _) => &[][..],
@@ -238,7 +242,7 @@ fn problems(route: &Route, operation: &Operation) -> Vec<StatusCode> {
     if names_things || route.query.contains(&"customer_id") {
         statuses.push(StatusCode::NOT_FOUND);
     }
-    if route.json {
+    if operation.body.is_some() {
         statuses.push(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     statuses.extend(operation.problems.iter().map(|title| title.parts().0));

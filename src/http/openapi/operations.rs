@@ -36,6 +36,8 @@ pub(super) enum Content {
     Json(&'static str),
     /// Text of a media type.
     Text(&'static str),
+    /// There is none.
+    Nothing,
 }
 
 /// An endpoint, described.
@@ -50,6 +52,8 @@ pub(super) struct Operation {
     pub(super) about: &'static str,
     /// The component of its body.
     pub(super) body: Option<&'static str>,
+    /// Other media types that it takes, as text.
+    pub(super) also: &'static [&'static str],
     /// Status, when, and what.
     pub(super) answers: Vec<(u16, &'static str, Content)>,
     /// Problems beyond those of its row in the table of routes.
@@ -63,11 +67,31 @@ pub(super) struct Operation {
 impl Operation {
     fn new(tag: &'static str, id: &'static str, summary: &'static str, about: &'static str) -> Self {
         let (answers, problems) = (Vec::new(), Vec::new());
-        Operation { id, tag, summary, about, body: None, answers, problems, idempotent: false, rated: false }
+        Operation {
+            id,
+            tag,
+            summary,
+            about,
+            body: None,
+            also: &[],
+            answers,
+            problems,
+            idempotent: false,
+            rated: false,
+        }
     }
 
     fn takes(self, component: &'static str) -> Self {
         Operation { body: Some(component), ..self }
+    }
+
+    fn takes_also(self, media_types: &'static [&'static str]) -> Self {
+        Operation { also: media_types, ..self }
+    }
+
+    fn answers_nothing(mut self, status: u16, when: &'static str) -> Self {
+        self.answers.push((status, when, Content::Nothing));
+        self
     }
 
     fn answers(mut self, status: u16, when: &'static str, component: &'static str) -> Self {
@@ -154,6 +178,25 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .refuses(&[Unprocessable, PlanLimitExceeded])
         .idempotent()
         .rated(),
+        Endpoint::EventsRecord => new(
+            METRICS,
+            "recordEvents",
+            "Record many updates",
+            "NDJSON, an array, CSV with a header, or CloudEvents (structured, batch, binary); gzip or zstd. Good items \
+             count, bad ones are reported by their place. `atomic`: items that are not valid reject the batch; what limits \
+             decide stays per item. A single CloudEvent answers 204.",
+        )
+        .takes("Events")
+        .takes_also(&[
+            "application/x-ndjson",
+            "text/csv",
+            "application/cloudevents+json",
+            "application/cloudevents-batch+json",
+        ])
+        .answers(200, "It is recorded; how many items counted, and why others did not.", "EventsRecorded")
+        .answers_nothing(204, "The CloudEvent is recorded.")
+        .refuses(&[Unprocessable, PlanLimitExceeded])
+        .idempotent(),
         Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.")
             .answers(200, "The reading.", "MetricReading")
             .rated(),

@@ -45,6 +45,8 @@ pub(super) fn in_query(endpoint: Endpoint, name: &str) -> Shape {
         "end" => Shape::moment().about("Only windows that begin before."),
         "business_id" => Shape::id().about("Only changes of this business."),
         "dry_run" => Shape::flag().about("Change nothing, and say what would."),
+        "atomic" => Shape::flag().about("Items that are not valid reject the whole batch."),
+        "results" => Shape::word(["errors", "all"]).by_default("errors").about("`all`: one entry an item."),
         "force" => Shape::flag().about("Delete also what has usage that is not exported."),
         _ => Shape::any(),
     }

@@ -52,6 +52,16 @@ pub(super) fn all() -> Vec<(&'static str, Shape)> {
                 .set("example", json!({"value": 1.5, "id": "event-1"})),
         ),
         (
+            "Events",
+            // An item that is not valid is an answer, not a problem: the document must not forbid it.
+            Shape::list(Shape::any())
+                .about(
+                    "Items `{metric_name, customer_id?, scope?, value?, timestamp?, id?}`: a `customer_id` says that the series \
+                     is that customer's; `value` is 1 where it is absent; of items with the same `id` for a series one counts.",
+                )
+                .set("example", json!([{"metric_name": "api_calls", "customer_id": "cust_1", "value": 1.5, "id": "event-1"}])),
+        ),
+        (
             "NewBusiness",
             Shape::request(&business::BODY, &["business_name", "email"], new_business)
                 .set("example", json!({"business_name": "Example", "email": "ops@example.com"})),

@@ -1,0 +1,140 @@
+//! Many updates of one business in one request: an entry of the journal, one answer.
+//!
+//! In: updates of resolved series, in the order of the request (`Part`), gathered while its body is still being read. Out:
+//! which of them were not admitted. Nobody is asked before the journal whether a limit would refuse one of them: the part
+//! is written anyway.
+
+use std::time::Duration;
+
+use dataflows::types::packed::{self, Item, Keyed};
+use dataflows::types::{Amount, EventId, Micros, Outcome};
+use tokio::sync::oneshot;
+
+use super::keys::item_id;
+use super::parse::events::Identity;
+use super::{Admission, AdmissionError, hash128};
+use crate::control::SeriesHandle;
+use crate::engine::{BatchAnswer, BatchTicket, BatchUpdate, Ticket};
+use crate::journal::{Append, Kind, Rejected};
+
+/// How often a part looks for room in the journal's queue before it is given up, and how long it waits in between: the parts
+/// before it have been taken, so that giving up at once would cut the batch in two for a moment's load.
+const ROOM_TRIES: u32 = 100;
+/// See `ROOM_TRIES`.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
+/// Updates that are journaled together.
+#[derive(Default)]
+pub struct Part {
+    updates: Vec<BatchUpdate>,
+}
+
+/// A part that is being journaled.
+pub struct Sent {
+    answer: oneshot::Receiver<BatchAnswer>,
+    /// By place in the part: whether the update has an id. Empty if none has.
+    has_id: Vec<bool>,
+    counted_at: Micros,
+}
+
+impl Part {
+    /// Updates in it.
+    pub fn len(&self) -> usize {
+        self.updates.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.updates.is_empty()
+    }
+
+    /// Adds an update. Its identity is the client's; without one, the place of the item under the request's key.
+    pub fn push(
+        &mut self,
+        handle: &SeriesHandle,
+        amount: Amount,
+        event_at: Option<Micros>,
+        id: Option<EventId>,
+    ) {
+        let item = Item { series: handle.series, event_at, amount, id };
+        self.updates.push(BatchUpdate { item, slot: handle.slot });
+    }
+
+    fn has_id(&self) -> Vec<bool> {
+        if self.updates.iter().all(|update| update.item.id.is_none()) {
+            return Vec::new();
+        }
+        self.updates.iter().map(|update| update.item.id.is_some()).collect()
+    }
+}
+
+/// The identity of an item of a batch: that of the client, else its place under the request's key, if it has one.
+pub fn identify(
+    handle: &SeriesHandle,
+    id: Option<&Identity<'_>>,
+    place: u32,
+    key_hash: Option<u128>,
+) -> Option<EventId> {
+    let of_series = handle.series.0.to_le_bytes();
+    let hash = match (id, key_hash) {
+        (Some(Identity::Plain(id)), _) => hash128(b"event", &[&of_series, id.as_bytes()]),
+        (Some(Identity::CloudEvent { source, id }), _) => {
+            hash128(b"cloudevent", &[&of_series, source.as_bytes(), id.as_bytes()])
+        }
+        (None, Some(key_hash)) => item_id(key_hash, place),
+        (None, None) => return None,
+    };
+    Some(EventId::new(hash, handle.series))
+}
+
+impl Admission {
+    /// Hands a part to the journal. Waits a second at most for room there.
+    pub async fn send(
+        &self,
+        business_id: &str,
+        part: Part,
+        keyed: Option<Keyed>,
+    ) -> Result<Sent, AdmissionError> {
+        let shared = &self.0;
+        if shared.queries.resident_windows() > shared.options.resident_windows_max {
+            return Err(AdmissionError::StoreBehind);
+        }
+        let (has_id, counted_at) = (part.has_id(), self.now());
+        let ids = has_id.iter().filter(|has_id| **has_id).count() as u64;
+        if !shared.keys.count_ids(business_id, counted_at, ids, shared.options.dedup_ids_max) {
+            return Err(AdmissionError::DedupFull);
+        }
+        let mut bytes = Vec::with_capacity(64 + part.len() * 48);
+        packed::pack(&mut bytes, keyed, part.updates.iter().map(|update| &update.item));
+        let (reply, answer) = oneshot::channel();
+        let companion = Ticket::Batch(BatchTicket { updates: part.updates, keyed, reply });
+        let mut append = Append { kind: Kind::Updates, bytes, companion };
+        for tries in 1.. {
+            let rejected = match shared.journal.append(append) {
+                Ok(()) => break,
+                Err((back, Rejected::Full)) if tries < ROOM_TRIES => {
+                    append = back;
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                    continue;
+                }
+                Err((_, rejected)) => rejected,
+            };
+            shared.keys.uncount_ids(business_id, counted_at, ids);
+            return Err(rejected.into());
+        }
+        Ok(Sent { answer, has_id, counted_at })
+    }
+
+    /// What became of a part: the places in it of updates that were not admitted, rising, and why.
+    pub async fn told(&self, business_id: &str, sent: Sent) -> Result<Vec<(u32, Outcome)>, AdmissionError> {
+        // A reply that was dropped: the journal failed with the part under way.
+        let told = sent.answer.await.map_err(|_| AdmissionError::Unknown)?;
+        let forgotten = match &told {
+            Ok(told) if sent.has_id.is_empty() || told.is_empty() => 0,
+            Ok(told) => told.iter().filter(|(place, _)| sent.has_id[*place as usize]).count(),
+            Err(_) => sent.has_id.iter().filter(|has_id| **has_id).count(),
+        };
+        self.0.keys.uncount_ids(business_id, sent.counted_at, forgotten as u64);
+        Ok(told?)
+    }
+}
