@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dataflows::types::packed::{self, Item, Keyed};
+use dataflows::types::packed::{self, Item, Keyed, LoadChunk};
 use dataflows::types::{Amount, EventId, Micros, Outcome};
 use tokio::sync::oneshot;
 
@@ -87,6 +87,11 @@ pub fn identify(
     Some(EventId::new(hash, handle.series))
 }
 
+/// A chunk of a load of a business.
+pub fn load_chunk(business_id: &str, load_id: &str, number: u32) -> LoadChunk {
+    LoadChunk { load: hash128(b"load", &[business_id.as_bytes(), load_id.as_bytes()]), number }
+}
+
 impl Admission {
     /// Hands a part to the journal. Waits a second at most for room there.
     pub async fn send(
@@ -94,6 +99,7 @@ impl Admission {
         business_id: &str,
         part: Part,
         keyed: Option<Keyed>,
+        chunk: Option<LoadChunk>,
     ) -> Result<Sent, AdmissionError> {
         let shared = &self.0;
         if shared.queries.resident_windows() > shared.options.resident_windows_max {
@@ -105,9 +111,12 @@ impl Admission {
             return Err(AdmissionError::DedupFull);
         }
         let mut bytes = Vec::with_capacity(64 + part.len() * 48);
+        if let Some(chunk) = chunk {
+            packed::pack_chunk(&mut bytes, chunk);
+        }
         packed::pack(&mut bytes, keyed, part.updates.iter().map(|update| &update.item));
         let (reply, answer) = oneshot::channel();
-        let companion = Ticket::Batch(BatchTicket { updates: part.updates, keyed, reply });
+        let companion = Ticket::Batch(BatchTicket { updates: part.updates, keyed, chunk, reply });
         let mut append = Append { kind: Kind::Updates, bytes, companion };
         for tries in 1.. {
             let rejected = match shared.journal.append(append) {
@@ -125,14 +134,27 @@ impl Admission {
         Ok(Sent { answer, has_id, counted_at })
     }
 
-    /// What became of a part: the places in it of updates that were not admitted, rising, and why.
-    pub async fn told(&self, business_id: &str, sent: Sent) -> Result<Vec<(u32, Outcome)>, AdmissionError> {
+    /// Whether a chunk has been applied, or its load would be one too many.
+    pub fn check_chunk(&self, chunk: LoadChunk) -> Result<bool, AdmissionError> {
+        if self.0.queries.is_full_for(chunk.load) {
+            return Err(AdmissionError::TooManyLoads);
+        }
+        Ok(self.0.queries.has_chunk(chunk))
+    }
+
+    /// What became of a part: the places in it of updates that were not admitted, rising, and why. None of a chunk that
+    /// had been applied before.
+    pub async fn told(
+        &self,
+        business_id: &str,
+        sent: Sent,
+    ) -> Result<Option<Vec<(u32, Outcome)>>, AdmissionError> {
         // A reply that was dropped: the journal failed with the part under way.
         let told = sent.answer.await.map_err(|_| AdmissionError::Unknown)?;
         let forgotten = match &told {
-            Ok(told) if sent.has_id.is_empty() || told.is_empty() => 0,
-            Ok(told) => told.iter().filter(|(place, _)| sent.has_id[*place as usize]).count(),
-            Err(_) => sent.has_id.iter().filter(|has_id| **has_id).count(),
+            Ok(Some(told)) if sent.has_id.is_empty() || told.is_empty() => 0,
+            Ok(Some(told)) => told.iter().filter(|(place, _)| sent.has_id[*place as usize]).count(),
+            Ok(None) | Err(_) => sent.has_id.iter().filter(|has_id| **has_id).count(),
         };
         self.0.keys.uncount_ids(business_id, sent.counted_at, forgotten as u64);
         Ok(told?)

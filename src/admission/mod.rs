@@ -29,7 +29,7 @@ use crate::control::slices::PeriodUsage;
 use crate::engine::{Queries, Stopped, Ticket, UpdateTicket};
 use crate::journal::{Append, Journal, Kind, Rejected};
 
-pub use batch::{Part, Sent, identify};
+pub use batch::{Part, Sent, identify, load_chunk};
 use keys::KeyState;
 pub use keys::{Keys, key_hash};
 pub use pressure::{Bounds, Permit};
@@ -88,6 +88,9 @@ pub enum AdmissionError {
     /// The key was used with another request.
     #[error("the idempotency key was used with another request")]
     KeyReused,
+    /// As many loads are remembered as may be.
+    #[error("too many loads are remembered: 10,000, each for 30 days behind its last chunk")]
+    TooManyLoads,
     /// As many ids are remembered as may be.
     #[error("too many event ids are remembered")]
     DedupFull,
@@ -208,7 +211,7 @@ impl Admission {
 
     /// Records one update: answered when it is durable and decided.
     pub async fn update(&self, request: &UpdateRequest) -> Result<Updated, AdmissionError> {
-        self.check_age(&request.handle, request.event_at, self.now())?;
+        self.check_age(&request.handle, request.event_at, self.now(), false)?;
         let Some((key, fingerprint)) = &request.key else {
             return self.record(request, None).await;
         };
@@ -244,11 +247,13 @@ impl Admission {
     }
 
     /// Whether an event of a series may be so old, or so far ahead.
+    /// `is_loaded`: an event of a load may be of any age.
     pub fn check_age(
         &self,
         handle: &SeriesHandle,
         event_at: Option<Micros>,
         now: Micros,
+        is_loaded: bool,
     ) -> Result<(), AdmissionError> {
         let Some(event_at) = event_at else { return Ok(()) };
         let age = i64::from(self.age_max_secs(handle)) * Micros::PER_SECOND;
@@ -256,7 +261,8 @@ impl Admission {
             // The event time is always the arrival.
             return Ok(());
         }
-        let (oldest, newest) = (Micros(now.0 - age), Micros(now.0 + AHEAD_MAX));
+        let oldest = if is_loaded { Micros(0) } else { Micros(now.0 - age) };
+        let newest = Micros(now.0 + AHEAD_MAX);
         if (oldest..=newest).contains(&event_at) {
             return Ok(());
         }

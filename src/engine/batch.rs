@@ -7,14 +7,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dataflows::types::packed::{Item, Keyed};
+use dataflows::types::packed::{Item, Keyed, LoadChunk};
 use dataflows::types::{BRIEF, Decision, Outcome, Verdict};
 use tokio::sync::oneshot;
 
 use crate::journal::Rejected;
 
 /// The places of updates of a batch that were not admitted, rising, and what became of them; or nothing was written.
-pub type Answer = Result<Vec<(u32, Outcome)>, Rejected>;
+/// None of a chunk that had been applied before.
+pub type Answer = Result<Option<Vec<(u32, Outcome)>>, Rejected>;
 
 /// Many updates on their way, at least one.
 pub struct BatchTicket {
@@ -22,6 +23,8 @@ pub struct BatchTicket {
     pub updates: Vec<BatchUpdate>,
     /// The key of the request.
     pub keyed: Option<Keyed>,
+    /// The chunk of a load that they are.
+    pub chunk: Option<LoadChunk>,
     /// Who waits. Dropped without an answer: the outcome is unknown.
     pub reply: oneshot::Sender<Answer>,
 }
@@ -101,7 +104,7 @@ impl Gathering {
             let mut told = std::mem::take(&mut gathered.told);
             told.sort_unstable_by_key(|(place, _)| *place);
             // A client that has gone away does not want its answer.
-            let _ = reply.send(Ok(told));
+            let _ = reply.send(Ok(Some(told)));
         }
     }
 }
@@ -123,10 +126,10 @@ mod tests {
 
         let of_one = [verdict(items[1], Outcome::Duplicate), verdict(later[0], Outcome::Refused)];
         one.tell(&of_one);
-        assert_eq!(first.try_recv(), Ok(Ok(vec![(1, Outcome::Duplicate)])), "two has no share of it");
+        assert_eq!(first.try_recv(), Ok(Ok(Some(vec![(1, Outcome::Duplicate)]))), "two has no share of it");
         assert!(second.try_recv().is_err(), "one share is missing");
         two.tell(&[verdict(later[1], Outcome::Gone)]);
-        assert_eq!(second.try_recv(), Ok(Ok(vec![(0, Outcome::Gone), (1, Outcome::Refused)])));
+        assert_eq!(second.try_recv(), Ok(Ok(Some(vec![(0, Outcome::Gone), (1, Outcome::Refused)]))));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod batch;
 mod crossings;
 mod emissions;
 mod hydrate;
+mod loads;
 mod older;
 mod replay;
 mod router;
@@ -26,7 +27,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 
-use dataflows::types::packed::Keyed;
+use dataflows::types::packed::{Keyed, LoadChunk};
 use dataflows::types::{
     Amount, ClassSet, Crossing, Decision, Definition, Epoch, EventId, Micros, SeriesId, SeriesState, Span,
     Standing, Update, Work,
@@ -41,6 +42,7 @@ use crate::journal::{Position, Rejected};
 pub use batch::{Answer as BatchAnswer, BatchTicket, BatchUpdate};
 pub use emissions::Emission;
 pub use hydrate::hydrate;
+pub use loads::LOADS_MAX;
 pub use replay::{Doubt, ReplayError, Replayed, StoredProgress, replay};
 pub use router::{Router, StoredClasses};
 pub use snapshot::{Chunk, SnapshotError, Timed, take_snapshot};
@@ -216,6 +218,7 @@ pub struct Shared {
     pub(crate) crossing_due: AtomicI64,
     /// Per worker: when it next wants a time entry; `i64::MAX` never.
     pub(crate) due: Vec<AtomicI64>,
+    pub(crate) loads: loads::Loads,
     pub(crate) sink: OnceLock<Arc<dyn Sink>>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) failed: Notify,
@@ -328,6 +331,16 @@ pub struct Queries(Arc<Shared>);
 pub struct Stopped;
 
 impl Queries {
+    /// Whether a chunk of a load has been applied.
+    pub fn has_chunk(&self, chunk: LoadChunk) -> bool {
+        self.0.loads.has(chunk)
+    }
+
+    /// Whether another load would be one too many.
+    pub fn is_full_for(&self, load: u128) -> bool {
+        self.0.loads.is_full_for(load)
+    }
+
     /// Questions to these workers.
     pub fn new(shared: Arc<Shared>) -> Self {
         Queries(shared)

@@ -164,7 +164,8 @@ impl Replay<'_> {
         let (router, slots) = (&mut self.replayed.router, &self.slots);
         let mut count = 0;
         let on_key = |keyed: Keyed| ledger.keyed(keyed, frame.stamp);
-        packed::unpack(frame.payload, on_key, |item| {
+        let on_chunk = |chunk| self.shared.loads.apply(chunk, frame.stamp);
+        packed::unpack(frame.payload, on_key, on_chunk, |item| {
             let slot = slots.get(item.series.0 as usize).copied().unwrap_or(NOT_LIVE);
             if slot != NOT_LIVE {
                 let event_at = item.event_at.unwrap_or(frame.stamp);
@@ -271,6 +272,7 @@ fn restore(
                 let mut registry = shared.registry.write().unwrap_or_else(PoisonError::into_inner);
                 registry.restore_ended_periods(ended);
             }
+            section::LOADS => shared.loads.restore(decode(bytes).ok_or_else(unknown)?),
             section::UNPROJECTED => {
                 let unprojected: Vec<(Epoch, Vec<Definition>)> = decode(bytes).ok_or_else(unknown)?;
                 for (epoch, definitions) in unprojected {

@@ -95,6 +95,11 @@ impl Router {
     }
 
     fn batch(&mut self, ticket: BatchTicket, stamp: Micros) {
+        if ticket.chunk.is_some_and(|chunk| !self.shared.loads.apply(chunk, stamp)) {
+            // A client that has gone away does not want its answer.
+            let _ = ticket.reply.send(Ok(None));
+            return;
+        }
         if let Some(keyed) = ticket.keyed {
             self.shared.ledger.keyed(keyed, stamp);
         }
@@ -241,7 +246,11 @@ impl Router {
         // Definitions stand still until they have been encoded, time does not: this is what it has decided here.
         let timed = {
             let registry = self.shared.registry.read().unwrap_or_else(PoisonError::into_inner);
-            Timed { lapsed: registry.lapses().lapsed(), ended: registry.subscriptions().ended_periods() }
+            Timed {
+                lapsed: registry.lapses().lapsed(),
+                ended: registry.subscriptions().ended_periods(),
+                loads: self.shared.loads.export(),
+            }
         };
         // Should nobody listen any more, the exports end by themselves: their channel is closed.
         let _ = ticket.reached.send((journal, self.state, timed));

@@ -13,6 +13,7 @@
 //! | 9 lapsed | `Vec<(business, customer)>` whose subscription has ended: one, if there are any |
 //! | 10 crossings | `Vec<(Epoch, Crossing)>` that the store lacked: one, if there are any |
 //! | 11 ended | `EndedPeriods`, the billing periods that have ended: one, if there are any |
+//! | 12 loads | `Vec<(hash, ranges of chunks, stamp of the last one)>`: one, if there are any |
 //!
 //! Definitions stand still (control's gate) from the barrier until they have been copied; workers export copy-on-write
 //! in steps between epochs. Windows whose emission the store has not acknowledged count as changed, so that nothing on
@@ -43,6 +44,7 @@ pub(super) mod section {
     pub const LAPSED: u8 = 9;
     pub const CROSSINGS: u8 = 10;
     pub const ENDED: u8 = 11;
+    pub const LOADS: u8 = 12;
 }
 
 /// Series in one step of an export.
@@ -59,12 +61,14 @@ pub(super) struct Head {
     pub projected: Epoch,
 }
 
-/// What time has decided in the registry by the barrier.
+/// What has been decided beside the registry's definitions by the barrier.
 pub struct Timed {
     /// Who has lapsed.
     pub lapsed: Vec<Who>,
     /// Which billing periods have ended.
     pub ended: EndedPeriods,
+    /// Which chunks of loads have been applied.
+    pub(super) loads: Vec<super::loads::Kept>,
 }
 
 /// A piece of a worker's export.
@@ -107,7 +111,7 @@ pub fn take_snapshot(
     journal
         .barrier(Ticket::Snapshot(SnapshotTicket { reached, chunks }))
         .map_err(|(_, rejected)| rejected)?;
-    let (position, router, Timed { lapsed, ended }) = position.recv()?;
+    let (position, router, Timed { lapsed, ended, loads }) = position.recv()?;
     let mut writer = journal.begin_snapshot(position)?;
     let (head, definitions, unprojected) = {
         let registry = control.registry();
@@ -124,6 +128,9 @@ pub fn take_snapshot(
     }
     if !ended.is_empty() {
         writer.section(section::ENDED, &encode(&ended))?;
+    }
+    if !loads.is_empty() {
+        writer.section(section::LOADS, &encode(&loads))?;
     }
     writer.section(section::UNPROJECTED, &encode(&unprojected))?;
     let mut exporting = shared.queues.len();

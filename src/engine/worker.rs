@@ -50,6 +50,7 @@ impl Workers {
             emissions: Mutex::new(super::emissions::Emissions::new(options.workers)),
             crossings: Mutex::new(super::crossings::Crossings::new(options.workers)),
             crossing_due: i64::MAX.into(),
+            loads: super::loads::Loads::default(),
             due: (0..options.workers).map(|_| i64::MAX.into()).collect(),
             sink: OnceLock::new(),
             ledger,

@@ -361,6 +361,7 @@ impl From<AdmissionError> for ApiError {
             AdmissionError::KeyReused => {
                 ApiError::new(Title::Unprocessable, "idempotency_key_reused", detail)
             }
+            AdmissionError::TooManyLoads => ApiError::new(Title::Unprocessable, "too_many_loads", detail),
             AdmissionError::DedupFull => ApiError::unavailable("dedup_full", detail),
             AdmissionError::ClockInDoubt => ApiError::unavailable("clock_in_doubt", detail),
             AdmissionError::Overloaded => ApiError::unavailable("overloaded", detail),

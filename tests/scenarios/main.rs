@@ -11,6 +11,7 @@ mod support;
 mod audit;
 mod billing;
 mod businesses;
+mod chunks;
 mod customers;
 mod cuts;
 mod database;

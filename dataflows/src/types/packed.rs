@@ -1,7 +1,8 @@
 //! How updates lie in the journal: about 20 bytes each, without ids.
 //!
 //! ```text
-//! payload := request*
+//! payload := ([chunk] request)*
+//! chunk   := head:varint (1)  load:16  number:16        the request behind it is this chunk of a load
 //! request := head:varint (items << 1 | keyed)  [key_hash:16  fingerprint:16]  item*
 //! item    := flags:1  series:varint  [event_at:8, microseconds]  amount:varint  [id:12, upper 96 bits of EventId]
 //! flags   := bit 0: has event_at · bit 1: has id · bit 2: the amount is in whole units, not nano-units
@@ -33,6 +34,15 @@ pub struct Keyed {
     pub key_hash: u128,
     /// Hash of the parsed request.
     pub fingerprint: u128,
+}
+
+/// A part of a load. Its request counts once, as a whole: a repeat of it is in the journal, and skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadChunk {
+    /// Hash of business and load.
+    pub load: u128,
+    /// Which.
+    pub number: u32,
 }
 
 /// A payload that was not written by this format.
@@ -79,22 +89,42 @@ fn pack_item(into: &mut Vec<u8>, item: &Item) {
     }
 }
 
-/// Reads a payload, one callback an item and one a request's key.
+/// Appends what makes the request behind it a chunk of a load. A head of no items with a key: no request is so.
+pub fn pack_chunk(into: &mut Vec<u8>, chunk: LoadChunk) {
+    put_varint(into, 1);
+    into.extend_from_slice(&chunk.load.to_le_bytes());
+    into.extend_from_slice(&u128::from(chunk.number).to_le_bytes());
+}
+
+/// Reads a payload: one callback an item, one a request's key, and one a chunk, which says whether its items are read.
 pub fn unpack(
     mut bytes: &[u8],
     mut on_key: impl FnMut(Keyed),
+    mut on_chunk: impl FnMut(LoadChunk) -> bool,
     mut on_item: impl FnMut(Item),
 ) -> Result<(), Malformed> {
+    let mut is_read = true;
     while !bytes.is_empty() {
         let head = take_varint(&mut bytes)?;
+        let (items, mut words) = (head >> 1, [0; 2]);
         if head & 1 == 1 {
-            let key_hash = u128::from_le_bytes(take(&mut bytes)?);
-            let fingerprint = u128::from_le_bytes(take(&mut bytes)?);
-            on_key(Keyed { key_hash, fingerprint });
+            words = [u128::from_le_bytes(take(&mut bytes)?), u128::from_le_bytes(take(&mut bytes)?)];
         }
-        for _ in 0..head >> 1 {
-            on_item(unpack_item(&mut bytes)?);
+        if head == 1 {
+            let number = u32::try_from(words[1]).map_err(|_| Malformed)?;
+            is_read = on_chunk(LoadChunk { load: words[0], number });
+            continue;
         }
+        if head & 1 == 1 && is_read {
+            on_key(Keyed { key_hash: words[0], fingerprint: words[1] });
+        }
+        for _ in 0..items {
+            let item = unpack_item(&mut bytes)?;
+            if is_read {
+                on_item(item);
+            }
+        }
+        is_read = true;
     }
     Ok(())
 }
@@ -176,7 +206,7 @@ mod tests {
     fn request() -> impl Strategy<Value = (Option<Keyed>, Vec<Item>)> {
         let keyed = any::<Option<(u128, u128)>>()
             .prop_map(|keyed| keyed.map(|(key_hash, fingerprint)| Keyed { key_hash, fingerprint }));
-        (keyed, proptest::collection::vec(item(), 0..5))
+        (keyed, proptest::collection::vec(item(), 1..5))
     }
 
     proptest! {
@@ -186,15 +216,39 @@ mod tests {
             for (keyed, items) in &requests {
                 pack(&mut bytes, *keyed, items);
             }
-            prop_assert_eq!(unpack(&bytes, |key| keys.push(key), |item| items.push(item)), Ok(()));
+            let unpacked = unpack(&bytes, |key| keys.push(key), |_| false, |item| items.push(item));
+            prop_assert_eq!(unpacked, Ok(()));
             prop_assert_eq!(keys, requests.iter().filter_map(|request| request.0).collect::<Vec<_>>());
             prop_assert_eq!(items, requests.into_iter().flat_map(|request| request.1).collect::<Vec<_>>());
         }
 
         #[test]
         fn garbage_is_refused_or_read_but_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = unpack(&bytes, |_| (), |_| ());
+            let _ = unpack(&bytes, |_| (), |_| true, |_| ());
         }
+    }
+
+    #[test]
+    fn a_chunk_that_is_not_wanted_is_skipped_and_nothing_else() {
+        let item = |series| Item {
+            series: SeriesId(series),
+            event_at: None,
+            amount: Amount::from_units(1),
+            id: None,
+        };
+        let (mut bytes, mut chunks, mut series) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..2 {
+            pack_chunk(&mut bytes, LoadChunk { load: 7, number });
+            pack(&mut bytes, None, &[item(number * 2), item(number * 2)]);
+            pack(&mut bytes, None, &[item(number * 2 + 1)]);
+        }
+        let wants = |chunk: LoadChunk| {
+            chunks.push(chunk);
+            chunk.number == 1
+        };
+        assert_eq!(unpack(&bytes, |_| (), wants, |item| series.push(item.series.0)), Ok(()));
+        assert_eq!(chunks, [0, 1].map(|number| LoadChunk { load: 7, number }));
+        assert_eq!(series, [1, 2, 2, 3]);
     }
 
     #[test]

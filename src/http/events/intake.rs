@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::mem;
 
-use dataflows::types::packed::Keyed;
+use dataflows::types::packed::{Keyed, LoadChunk};
 use dataflows::types::{Amount, Micros};
 
 use super::super::error::ApiError;
@@ -37,6 +37,7 @@ pub struct Intake<'a> {
     gathers: Gathers,
     is_atomic: bool,
     key: Option<Key>,
+    chunk: Option<LoadChunk>,
     part: Part,
     /// By place in the part: the place in the batch.
     places: Vec<u32>,
@@ -72,7 +73,7 @@ impl<'a> Intake<'a> {
         gathers: Gathers,
         is_atomic: bool,
         wants_all: bool,
-        key: Option<String>,
+        (key, chunk): (Option<String>, Option<LoadChunk>),
     ) -> Self {
         let business_id = &*call.caller().business_id;
         let key = key.map(|text| Key {
@@ -88,6 +89,7 @@ impl<'a> Intake<'a> {
             gathers,
             is_atomic,
             key,
+            chunk,
             part: Part::default(),
             places: Vec::new(),
             missing: Vec::new(),
@@ -147,7 +149,7 @@ impl<'a> Intake<'a> {
         event_at: Option<Micros>,
         id: Option<&Identity<'_>>,
     ) {
-        if let Err(error) = self.rooms.admission.check_age(handle, event_at, self.now) {
+        if let Err(error) = self.rooms.admission.check_age(handle, event_at, self.now, self.chunk.is_some()) {
             return self.tally.reject(place, error.into());
         }
         let id = identify(handle, id, place, self.key.as_ref().map(|key| key.hash));
@@ -190,7 +192,7 @@ impl<'a> Intake<'a> {
             self.settle().await?;
         }
         let first = places.iter().copied().min().unwrap_or_default();
-        let sent = self.rooms.admission.send(self.business_id, part, keyed).await;
+        let sent = self.rooms.admission.send(self.business_id, part, keyed, self.chunk).await;
         let sent = sent.inspect_err(|_| self.tally.stop_at(first))?;
         self.under_way.push_back((sent, places));
         self.is_stopped = false;
@@ -201,7 +203,10 @@ impl<'a> Intake<'a> {
     async fn settle(&mut self) -> Result<(), ApiError> {
         let Some((sent, places)) = self.under_way.pop_front() else { return Ok(()) };
         let told = self.rooms.admission.told(self.business_id, sent).await?;
-        self.tally.decided(&places, &told);
+        match told {
+            Some(told) => self.tally.decided(&places, &told),
+            None => self.tally.repeated(),
+        }
         Ok(())
     }
 
@@ -227,6 +232,12 @@ impl<'a> Intake<'a> {
 
     async fn finish_whole(mut self) -> Result<Tally, ApiError> {
         let admission = &self.rooms.admission;
+        if let Some(chunk) = self.chunk
+            && admission.check_chunk(chunk)?
+        {
+            self.tally.repeated();
+            return Ok(self.tally);
+        }
         let (mut keyed, mut _under_way) = (None, None);
         if let Some(key) = self.key.take() {
             let (begun, guard) = admission.begin(self.business_id, &key.text, key.fingerprint()).await?;

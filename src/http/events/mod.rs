@@ -6,7 +6,7 @@
 //! ```
 //! Good items count and bad ones are reported by their place. A part is at least `PART_ITEMS` items; while one is being
 //! synced the next is read, `PARTS_UNDER_WAY` at most, so a batch of any length takes the memory of a few parts. What must be
-//! all or nothing (`atomic`, an `Idempotency-Key`) is one part, and shorter. A batch that breaks off (not JSON any more, a
+//! all or nothing (`atomic`, an `Idempotency-Key`, a chunk of a load) is one part, and shorter. A batch that breaks off (not JSON any more, a
 //! truncated gzip, the client gone) leaves whole items behind: the answer says how many from the first on were taken.
 
 mod intake;
@@ -17,16 +17,19 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Buf;
+use dataflows::types::packed::LoadChunk;
 use futures_core::Stream;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use hyper::{HeaderMap, StatusCode};
 
 use super::error::{ApiError, Title};
 use super::reply::Reply;
 use super::{Call, Rooms, body};
+use crate::admission::load_chunk;
 use crate::admission::parse::events::{
     Batch, Bounds, Broken, BrokenKind, Encoding, Format, ITEM_BYTES_MAX, is_binary, parse_binary,
 };
+use crate::admission::parse::{Fault, names};
 use intake::{Gathers, Intake};
 
 /// Bytes of a body as it is sent: a larger one is 413 before it is read.
@@ -36,11 +39,15 @@ const INFLATED_BYTES_MAX: u64 = 256 << 20;
 /// Items of a batch whose parts are recorded as they come.
 const ITEMS_MAX: u32 = 1_000_000;
 /// Items of a batch that is all or nothing, or whose items are all answered for: they are kept until its end.
-const WHOLE_ITEMS_MAX: u32 = 65_536;
+const WHOLE_ITEMS_MAX: u32 = 262_144;
+/// What items take while they are kept, beside what they take as they are sent.
+const WHOLE_FACTOR: u64 = 4;
 /// What a body that is recorded as it comes holds of the memory that its business may have.
 const STREAM_BYTES: u64 = 1 << 20;
 /// How long all of a body may take; its next bytes have `Options::body_timeout`.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(600);
+const LOAD_ID: HeaderName = HeaderName::from_static("load-id");
+const LOAD_CHUNK: HeaderName = HeaderName::from_static("load-chunk");
 
 /// How a request is written.
 enum Written {
@@ -70,18 +77,23 @@ pub(super) async fn record<B: Buf, E>(
     let is_atomic = call.query.flag("atomic")?.unwrap_or(false);
     let wants_all = call.query.choice("results", &[("all", true), ("errors", false)])?.unwrap_or(false);
     let key = call.idempotency_key()?;
-    let gathers = if is_atomic || key.is_some() { Gathers::Whole } else { Gathers::Parts };
+    let chunk = chunk(&call.caller().business_id, call.headers)?;
+    if chunk.is_some() && key.is_some() {
+        let detail = "a chunk of a load has no Idempotency-Key: Load-Id and Load-Chunk say what it is";
+        return Err(ApiError::new(Title::BadRequest, "invalid_combination", detail));
+    }
+    let gathers = if is_atomic || key.is_some() || chunk.is_some() { Gathers::Whole } else { Gathers::Parts };
     let reserved = match gathers {
-        Gathers::Whole => waits.declared.unwrap_or(BODY_BYTES_MAX),
+        Gathers::Whole => waits.declared.unwrap_or(BODY_BYTES_MAX) * WHOLE_FACTOR,
         Gathers::Parts => waits.declared.unwrap_or(STREAM_BYTES).min(STREAM_BYTES),
     };
     let _permit = rooms.admission.reserve(&call.caller().business_id, reserved as usize)?;
-    let mut intake = Intake::new(rooms, call, gathers, is_atomic, wants_all, key);
+    let mut intake = Intake::new(rooms, call, gathers, is_atomic, wants_all, (key, chunk));
     let reading = async {
         match written {
             Written::Items(format, encoding) => {
-                let items_max =
-                    if gathers == Gathers::Whole || wants_all { WHOLE_ITEMS_MAX } else { ITEMS_MAX };
+                let is_kept = gathers == Gathers::Whole || wants_all;
+                let items_max = if is_kept { WHOLE_ITEMS_MAX } else { ITEMS_MAX };
                 let bounds = Bounds { inflated_bytes_max: INFLATED_BYTES_MAX, items_max };
                 read(&mut intake, Batch::new(format, encoding, bounds), waits.chunk, body).await
             }
@@ -103,6 +115,29 @@ pub(super) async fn record<B: Buf, E>(
         return tally.single().map_or_else(Err, |()| Ok(Reply::no_content()));
     }
     Ok(Reply::json(StatusCode::OK, tally.json()))
+}
+
+/// The chunk of a load that the request is.
+fn chunk(business_id: &str, headers: &HeaderMap) -> Result<Option<LoadChunk>, ApiError> {
+    let one = |name: HeaderName| {
+        let mut values = headers.get_all(&name).iter();
+        let value = values.next();
+        (value, values.next().is_none())
+    };
+    let ((id, id_is_one), (number, number_is_one)) = (one(LOAD_ID), one(LOAD_CHUNK));
+    let wrong = |field: &str, detail: &str| ApiError::from(Fault::malformed(field, "invalid_load", detail));
+    match (id, number) {
+        (None, None) => Ok(None),
+        (Some(id), Some(number)) if id_is_one && number_is_one => {
+            let id = id.to_str().unwrap_or_default();
+            names::check_id("Load-Id", id)?;
+            let number = number.to_str().ok().and_then(|number| number.parse().ok());
+            let number =
+                number.ok_or_else(|| wrong("Load-Chunk", "it must be a number from 0 to 4294967295"))?;
+            Ok(Some(load_chunk(business_id, id, number)))
+        }
+        _ => Err(wrong("Load-Id", "Load-Id and Load-Chunk go together, once each")),
+    }
 }
 
 /// 415 with what there is instead.

@@ -17,6 +17,8 @@ pub struct Tally {
     rejected: u64,
     /// Of items that were refused or rejected.
     explained: Vec<(u32, ApiError)>,
+    /// All of it had been recorded before, as a chunk of its load.
+    is_repeat: bool,
     /// By place, if the answer is to say it of every item.
     statuses: Option<Vec<&'static str>>,
 }
@@ -36,6 +38,7 @@ impl Tally {
             refused: 0,
             rejected: 0,
             explained: Vec::new(),
+            is_repeat: false,
             statuses: wants_all.then(Vec::new),
         }
     }
@@ -88,6 +91,12 @@ impl Tally {
         }
     }
 
+    /// The chunk had been applied before: nothing of it was looked at.
+    pub fn repeated(&mut self) {
+        let statuses = self.statuses.take().map(|statuses| vec![DUPLICATE; statuses.len()]);
+        *self = Tally { seen: self.seen, is_repeat: true, statuses, ..Tally::new(false) };
+    }
+
     fn explain(&mut self, place: u32, status: &'static str, why: Option<ApiError>) {
         if let Some(statuses) = &mut self.statuses {
             statuses[place as usize] = status;
@@ -128,7 +137,8 @@ impl Tally {
             .set("duplicates", self.duplicates)
             .set("refused", self.refused)
             .set("rejected", self.rejected)
-            .set("errors", &errors[..]);
+            .set("errors", &errors[..])
+            .set_some("duplicate", self.is_repeat.then_some(true));
         if let Some(statuses) = &self.statuses {
             let result =
                 |(index, status): (u64, &&str)| Json::object().set("index", index).set("status", *status);

@@ -246,6 +246,7 @@ fn batch() -> Shape {
             Shape::list(Shape::named("EventError"))
                 .about("Why the first thousand of those refused and rejected did not count."),
         ),
+        ("duplicate?", Shape::flag().about("True of a chunk of a load that had been applied before.")),
         ("results?", Shape::list(result).about("With `results=all`: one entry an item.")),
     ])
 }
