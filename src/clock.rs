@@ -23,6 +23,10 @@ pub trait Clock: Send + Sync {
     fn wall(&self) -> Micros;
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+    /// Both at one moment: a clock that jumps must not jump between the two.
+    fn both(&self) -> (Micros, Duration) {
+        (self.wall(), self.monotonic())
+    }
     /// How long who waits for a time may wait until it looks again: a clock that is moved by hand wakes nobody.
     fn look_again(&self) -> Duration {
         Duration::MAX
@@ -38,27 +42,26 @@ pub fn of_process() -> Arc<dyn Clock> {
     Arc::new(SystemClock::default())
 }
 
-/// A clock in a file that a test writes: wall and monotonic time, in microseconds, as text.
+/// A clock in a file that a test writes: wall and monotonic time, in microseconds, as text. The test puts another file in
+/// its place, so that none is read half written.
 #[cfg(feature = "seeded-bugs")]
 struct FileClock(std::path::PathBuf);
 
 #[cfg(feature = "seeded-bugs")]
-impl FileClock {
-    fn read(&self) -> [i64; 2] {
-        let text = std::fs::read_to_string(&self.0).expect("the test keeps its clock");
-        let mut numbers = text.split_whitespace().map(|number| number.parse().expect("microseconds"));
-        std::array::from_fn(|_| numbers.next().expect("two numbers"))
-    }
-}
-
-#[cfg(feature = "seeded-bugs")]
 impl Clock for FileClock {
     fn wall(&self) -> Micros {
-        Micros(self.read()[0])
+        self.both().0
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.read()[1].unsigned_abs())
+        self.both().1
+    }
+
+    fn both(&self) -> (Micros, Duration) {
+        let text = std::fs::read_to_string(&self.0).expect("the test keeps its clock");
+        let mut numbers = text.split_whitespace().map(|number| number.parse().expect("microseconds"));
+        let [wall, monotonic]: [i64; 2] = std::array::from_fn(|_| numbers.next().expect("two numbers"));
+        (Micros(wall), Duration::from_micros(monotonic.unsigned_abs()))
     }
 
     fn look_again(&self) -> Duration {
@@ -147,7 +150,7 @@ impl Stamps {
     /// Time goes on from `last`, the last stamp of the journal; none for a new one. At a start a clock ahead is
     /// believed at once; one more than five minutes behind follows the 60 s rule.
     pub fn new(clock: Arc<dyn Clock>, last: Option<Micros>) -> Self {
-        let (wall, last_monotonic) = (clock.wall(), clock.monotonic());
+        let (wall, last_monotonic) = clock.both();
         let last = last.map_or(wall, |last| last.max(wall));
         let state = Mutex::new(State { last, last_monotonic, doubt_since: None });
         Stamps { clock, state }
@@ -155,8 +158,9 @@ impl Stamps {
 
     /// The next arrival stamp. For the journal writer alone.
     pub fn take(&self) -> Stamp {
-        let (wall, monotonic) = (self.clock.wall(), self.clock.monotonic());
+        // Read with the state held: what another has read before is not taken for a step back.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wall, monotonic) = self.clock.both();
         let (stamp, doubt_since) = state.read(wall, monotonic);
         *state = State { last: stamp.at, last_monotonic: monotonic, doubt_since };
         stamp
@@ -164,8 +168,8 @@ impl Stamps {
 
     /// Now, for readings, age checks and early refusals: never before the last stamp.
     pub fn now(&self) -> Micros {
-        let (wall, monotonic) = (self.clock.wall(), self.clock.monotonic());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wall, monotonic) = self.clock.both();
         let (stamp, doubt_since) = state.read(wall, monotonic);
         // A step is believed by `take` alone, but doubt begins when anyone first sees it.
         state.doubt_since = state.doubt_since.or(doubt_since);
@@ -267,5 +271,35 @@ mod tests {
         let behind = Stamps::new(Arc::new(clock), Some(Micros(HOUR * 2000)));
         assert_eq!(behind.take().at, Micros(HOUR * 2000));
         assert!(behind.in_doubt());
+    }
+    #[cfg(feature = "seeded-bugs")]
+    #[test]
+    fn a_clock_in_a_file_jumps_as_a_whole_and_outlives_who_reads_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("clock");
+        let set = |hours: i64| {
+            let (next, text) =
+                (folder.path().join("next"), format!("{} {}\n", 1_000 * HOUR + hours * HOUR, hours * HOUR));
+            std::fs::write(&next, text)
+                .and_then(|()| std::fs::rename(&next, &path))
+                .expect("a writable folder");
+        };
+        set(1);
+        let stamps = Stamps::new(Arc::new(FileClock(path.clone())), None);
+        assert_eq!(stamps.take().at, Micros(1_001 * HOUR));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while stamps.now() < Micros(1_199 * HOUR) {
+                    assert!(!stamps.in_doubt(), "both clocks have moved");
+                }
+            });
+            scope.spawn(|| (2..200).for_each(set));
+            while !reader.is_finished() {
+                let stamp = stamps.take();
+                assert_eq!((stamp.stepped_from, stamps.in_doubt()), (None, false), "both clocks have moved");
+            }
+        });
+        let next = Stamps::new(Arc::new(FileClock(path.clone())), Some(stamps.take().at));
+        assert_eq!((next.take().at, next.in_doubt()), (Micros(1_199 * HOUR), false));
     }
 }
