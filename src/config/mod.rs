@@ -138,7 +138,7 @@ pub struct Options {
     /// Where Stripe's API is, or what speaks like it [default: https://api.stripe.com]
     #[arg(long, env = "TRACKTAGS_STRIPE_API_BASE", value_name = "URL")]
     pub stripe_api_base: Option<String>,
-    /// How often usage is cut into slices and sent to Stripe, at least 1s [default: 1h]
+    /// How often usage is cut into slices and sent to Stripe, from 1s to 1d [default: 1h]
     #[arg(long, env = "TRACKTAGS_STRIPE_EXPORT_INTERVAL", value_name = "DURATION")]
     pub stripe_export_interval: Option<Period>,
     /// What happens to usage of a billing period whose invoice is final [default: next_period]
@@ -186,6 +186,8 @@ const WORKERS_MAX: usize = 256;
 /// How much older than the oldest event the oldest remembered id must be.
 const DEDUP_MARGIN_SECS: u32 = 300;
 const DEDUP_HORIZON_SECS_MAX: u64 = 30 * 86_400;
+/// The longest `--stripe-export-interval`: the workers keep a billing period two days longer than updates of it may come.
+const EXPORT_INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
 impl Options {
     /// Lays flags and variables over the file, if one is named.
@@ -303,6 +305,13 @@ impl Config {
         ] {
             require(option, Period(interval), interval >= Duration::from_secs(1), "it must be at least 1s")?;
         }
+        let is_short = self.stripe_export_interval <= EXPORT_INTERVAL_MAX;
+        require(
+            "--stripe-export-interval",
+            Period(self.stripe_export_interval),
+            is_short,
+            "it must be at most 1d",
+        )?;
         for (option, key) in [("--admin-key", &self.admin_key), ("--dev-key", &self.dev_key)] {
             let Some(Secret(key)) = key else { continue };
             let fits = key.len() >= KEY_CHARS_MIN && key.bytes().all(|byte| byte.is_ascii_graphic());
@@ -446,6 +455,7 @@ mod tests {
             ("secret-key = \"short\"", "--secret-key"),
             ("dedup-horizon = \"1m\"", "--dedup-horizon"),
             ("stripe-export-interval = \"10ms\"", "--stripe-export-interval"),
+            ("stripe-export-interval = \"25h\"", "--stripe-export-interval"),
             ("max-event-age = \"72h\"", "--max-event-age"),
         ] {
             let options: Options = toml::from_str(text).expect("valid TOML");

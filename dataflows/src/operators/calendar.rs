@@ -10,6 +10,9 @@ use crate::types::{MetricType, Micros, Shape, Span, Window};
 const WINDOWS_KEPT: u32 = 8;
 /// How far ahead of its arrival an event may be, in microseconds.
 const AHEAD_MAX_MICROS: i64 = 5 * 60 * Micros::PER_SECOND;
+/// How long behind its last update the tally of a billing period is kept, in microseconds: twice as long as whoever bills may
+/// take to look at it again.
+const BILLED_MICROS: i64 = 2 * 86_400 * Micros::PER_SECOND;
 
 /// The bounds of a live period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +70,22 @@ pub(crate) fn is_open(shape: &Shape, period: Period, arrival: Micros) -> bool {
             shape.reset.window(start).start >= shape.reset.back(arrival, WINDOWS_KEPT - 1).start
         }
         (_, _, None) => true,
-        (_, _, Some(end)) => {
-            let age_max_micros = i64::from(shape.max_event_age_secs) * Micros::PER_SECOND;
-            end.0 + age_max_micros + AHEAD_MAX_MICROS >= arrival.0
-        }
+        (_, _, Some(end)) => last_update(shape, end).0 >= arrival.0,
     }
+}
+
+/// Whether the tally of a live period is kept, whatever is in memory of its windows: it is open, or what came last of it may
+/// not have been billed.
+pub(crate) fn is_kept(shape: &Shape, period: Period, arrival: Micros) -> bool {
+    let is_billed = |end| last_update(shape, end).0 + BILLED_MICROS < arrival.0;
+    let is_owed = shape.metric_type == MetricType::StripeBilling && !period.end.is_some_and(is_billed);
+    is_owed || is_open(shape, period, arrival)
+}
+
+/// When the last update may arrive of a period that ended then.
+fn last_update(shape: &Shape, end: Micros) -> Micros {
+    let age_max_micros = i64::from(shape.max_event_age_secs) * Micros::PER_SECOND;
+    Micros(end.0 + age_max_micros + AHEAD_MAX_MICROS)
 }
 
 /// Rows that start before this moment are eight windows old.
@@ -141,5 +155,18 @@ mod tests {
         assert!(is_open(&checkpoint, ended, at(3_600 + 300)));
         assert!(!is_open(&checkpoint, ended, at(3_600 + 301)));
         assert!(is_open(&checkpoint, Period { start: None, end: None }, at(1 << 40)));
+    }
+
+    #[test]
+    fn a_billing_period_is_kept_for_who_bills_what_came_last_of_it() {
+        let ended = Period { start: None, end: Some(at(0)) };
+        for (metric_type, last) in
+            [(MetricType::StripeBilling, 3_600 + 300 + 2 * 86_400), (MetricType::Checkpoint, 3_600 + 300)]
+        {
+            let shape = shape(metric_type, Span::M1);
+            assert!(is_kept(&shape, ended, at(last)));
+            assert!(!is_kept(&shape, ended, at(last + 1)));
+            assert!(!is_open(&shape, ended, at(3_600 + 301)), "nothing more is decided by it");
+        }
     }
 }

@@ -11,7 +11,7 @@
 //!   that neighbour's value; all of them while a window of the future is there, which a cut may still rearrange.
 //! * A cut moves the windows ahead of it to the new period; updates stay in the period that they were admitted to.
 
-use super::calendar::{Calendar, Period, is_open};
+use super::calendar::{Calendar, Period, is_kept, is_open};
 use super::plain::Plain;
 use super::tick::Tick;
 use crate::types::{
@@ -266,7 +266,7 @@ impl Ledger {
             newest.is_none_or(|newest| period.start >= newest)
                 || owners.contains(&period.start)
                 || period.end.is_none_or(|end| end > horizon)
-                || is_open(calendar.shape, bounds, now.arrival)
+                || is_kept(calendar.shape, bounds, now.arrival)
         });
     }
 
