@@ -162,8 +162,12 @@ pub(in crate::control) fn cut(registry: &Registry, request: &CutRequest, now: Mi
         cutting.look(&usage.periods, request, &mut slices);
         let known = |period: &BilledPeriod| registry.slices().period(usage.series, period.start);
         let changed = cutting.periods.into_values().filter(|period| {
-            // A look that decides nothing is not worth an entry: the next one sees the same.
-            let decided = |it: &BilledPeriod| (it.end, it.units, it.carried_in, it.carried_out, it.cleaned);
+            // A look that decides nothing is not worth an entry: the next one sees the same. Not so of a period that has ended:
+            // once its worker lets it go, what is kept here is all that is known.
+            let decided = |it: &BilledPeriod| {
+                let used = it.end.map(|_| (it.usage, it.updates));
+                (it.end, used, it.units, it.carried_in, it.carried_out, it.cleaned)
+            };
             known(period).map_or_else(|| decided(&BilledPeriod::default()), decided) != decided(period)
         });
         let periods: Vec<_> = changed.collect();
@@ -273,7 +277,8 @@ impl<'a> Cutting<'a> {
     /// Whole units that are missing, or too many, in a period whose invoice is final go into another.
     fn carry(&mut self, from: Option<Micros>, to: Option<Micros>) {
         let Some(period) = self.periods.get_mut(&from) else { return };
-        let missing = rounded(period.due(), period.scale) - period.units;
+        // Of what remains, not of all: a half that was carried away would come back.
+        let missing = rounded(period.remainder(), period.scale);
         let amount = Amount(missing.saturating_mul(period.scale.0));
         period.carried_out = period.carried_out + amount;
         if let Some(period) = self.periods.get_mut(&to) {

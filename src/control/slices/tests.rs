@@ -223,6 +223,40 @@ fn an_invoice_that_is_final_early_sends_what_was_not_cut_into_the_next_period() 
 }
 
 #[test]
+fn half_a_unit_that_is_late_is_not_carried_to_and_fro() {
+    let mut world = World::new(spec("price", |stripe| stripe.scale = Some(amount("10"))));
+    world.add(0, amount("14"));
+    world.end();
+    assert_eq!(world.quantities(), [1]);
+    world.now += 2 * HOUR;
+    // All of it would have been 1.5, which is 2: but one is billed, and of the half that is left none is.
+    world.add(0, amount("1"));
+    for _ in 0..3 {
+        assert_eq!(world.quantities(), [0; 0]);
+        let carried = world.registry.slices().period(SERIES, None).map(|period| period.carried_out);
+        assert_eq!(carried, Some(Amount::ZERO));
+    }
+    world.add(0, amount("1"));
+    assert_eq!((world.quantities(), world.quantities()), (vec![1], vec![]));
+}
+
+#[test]
+fn what_an_ended_period_has_used_is_known_when_its_worker_has_let_it_go() {
+    let mut world = World::new(spec("price", |stripe| stripe.scale = Some(amount("10"))));
+    world.add(0, amount("11"));
+    world.end();
+    assert_eq!(world.quantities(), [1]);
+    world.now += 2 * HOUR;
+    world.add(0, amount("1"));
+    assert_eq!(world.quantities(), [0; 0], "too little to be carried");
+    world.periods.remove(0);
+    let handle = world.registry.by_id(SERIES).expect("it is there");
+    let view = world.registry.billed(handle, &world.periods, at(world.now));
+    let ended = &view.periods[0].period;
+    assert_eq!((ended.usage, ended.remainder()), (amount("12"), amount("2")));
+}
+
+#[test]
 fn a_period_below_zero_bills_nothing_and_its_rest_is_carried() {
     let mut world = World::new(spec("price", |_| {}));
     world.add(0, amount("-7"));

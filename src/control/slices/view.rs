@@ -78,7 +78,7 @@ impl Registry {
             let (pending, dead) =
                 (in_slices(|state| !state.is_final()), in_slices(|state| state == SliceState::Dead));
             let is_final = period.end.is_some_and(|end| self.is_finalized(handle.series, end, now));
-            let rest = rounded(period.due(), period.scale) - period.units;
+            let rest = rounded(period.remainder(), period.scale);
             let held = if is_final { Amount(rest.saturating_mul(period.scale.0)) } else { Amount::ZERO };
             PeriodView { exported: period.units - pending - dead, pending, dead, is_final, held, period }
         });
