@@ -367,6 +367,26 @@ impl Registry {
         series.filter(|handle| handle.record.spec.metric_type == MetricType::StripeBilling)
     }
 
+    /// Where the live period of a series that began at `start` has ended by `now`, as far as it ends by itself: also while the
+    /// time entry that cuts it is yet to be written, or has not come to its worker.
+    pub(super) fn ended_at(
+        &self,
+        handle: &SeriesHandle,
+        start: Option<Micros>,
+        now: Micros,
+    ) -> Option<Micros> {
+        let subscriptions = &self.subscriptions;
+        let passed = subscriptions.passed.get(&handle.series).copied();
+        let coming = self.followed(handle).and_then(|(subscription, item)| {
+            let (_, end) = item.period?;
+            subscriptions.will_end(subscription, item, end).then_some(end)
+        });
+        let coming =
+            coming.filter(|end| subscriptions.told.get(&handle.series).is_none_or(|told| told < end));
+        let is_its = |end: &Micros| *end <= now && start.is_none_or(|start| start < *end);
+        passed.into_iter().chain(coming).filter(is_its).min()
+    }
+
     /// The subscription that a series follows, and what of it.
     pub fn followed(&self, handle: &SeriesHandle) -> Option<(&Subscription, &SubscriptionItem)> {
         let key = &handle.record.key;

@@ -125,6 +125,23 @@ impl Registry {
         self.terms(handle).err()
     }
 
+    /// Live periods as they are now: a worker knows an end once it is cut. What has been used by then was used before it.
+    pub(super) fn as_of(
+        &self,
+        now: Micros,
+        handle: &SeriesHandle,
+        usage: &[PeriodUsage],
+    ) -> Vec<PeriodUsage> {
+        let mut usage = usage.to_vec();
+        if let Some(last) = usage.last_mut().filter(|last| last.end.is_none())
+            && let Some(end) = self.ended_at(handle, last.start, now)
+        {
+            last.end = Some(end);
+            usage.push(PeriodUsage { start: Some(end), end: None, tally: Tally::EMPTY, used_until: None });
+        }
+        usage
+    }
+
     pub(super) fn terms(&self, handle: &SeriesHandle) -> Result<Terms, Unbilled> {
         let (key, spec) = (&handle.record.key, &handle.record.spec);
         let customer = key.customer_id.as_deref().and_then(|id| self.customer(&key.business_id, id));
@@ -159,7 +176,7 @@ pub(in crate::control) fn cut(registry: &Registry, request: &CutRequest, now: Mi
         }
         let Ok(terms) = registry.terms(handle) else { continue };
         let mut cutting = Cutting::new(registry, handle, terms, now);
-        cutting.look(&usage.periods, request, &mut slices);
+        cutting.look(&registry.as_of(now, handle, &usage.periods), request, &mut slices);
         let known = |period: &BilledPeriod| registry.slices().period(usage.series, period.start);
         let changed = cutting.periods.into_values().filter(|period| {
             // A look that decides nothing is not worth an entry: the next one sees the same. Not so of a period that has ended:

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dataflows::types::{
     Amount, BillingPeriodFinal, Business, Customer, CustomerDetails, Definition, MetricType, Micros,
     Operation, Sealed, SeriesId, SeriesKey, SeriesRecord, SeriesSpec, Slice, SliceMove, SliceState,
-    StripeEvent, StripeIntegration, StripeKey, Tally,
+    StripeEvent, StripeIntegration, StripeKey, Subscription, SubscriptionItem, SubscriptionStanding, Tally,
 };
 use proptest::prelude::*;
 
@@ -199,6 +199,43 @@ fn what_comes_when_the_invoice_is_final_goes_into_the_next_period_or_is_held() {
         assert_eq!((view.periods[0].held, view.periods[0].is_final), (amount(held), true));
         let moved = if late == Late::Hold { "0" } else { "5" };
         assert_eq!(view.periods[1].period.carried_in, amount(moved));
+    }
+}
+
+/// The service was away, or stood still, over the known end of a period: usage is billed before the worker has cut it there.
+#[test]
+fn what_is_cut_behind_a_known_end_that_no_worker_has_heard_of_is_of_the_period_before() {
+    let end = 2 * HOUR + 100;
+    for (later, whole, period_start) in [(60, vec![5], None), (9 * HOUR, vec![5], Some(at(end)))] {
+        let mut world = World::new(spec("price", |_| {}));
+        world.define(vec![Definition::SubscriptionPut(Subscription {
+            business_id: "biz".into(),
+            subscription_id: "sub".into(),
+            stripe_customer_id: "cus".into(),
+            standing: SubscriptionStanding::Running,
+            created_at: at(0),
+            ends_at: None,
+            said_at: at(0),
+            is_simulated: false,
+            items: vec![SubscriptionItem { price_id: "price".into(), period: Some((at(0), at(end))) }],
+        })]);
+        world.now = end - 10;
+        world.add(0, amount("4.9"));
+        // Of a flush window that the end is in.
+        world.periods[0].used_until = Some(at(3 * HOUR));
+        world.now = end + later;
+        let cut = world.cut();
+        assert_eq!(cut.iter().map(|slice| slice.quantity).collect::<Vec<_>>(), whole);
+        assert_eq!((cut[0].period_start, cut[0].dated_at < at(end)), (period_start, later == 60));
+        world.registry.pass(at(world.now));
+        world.registry.end_periods(at(world.now));
+        assert_eq!(world.quantities(), [0; 0], "the worker has not heard yet");
+        world.periods[0].end = Some(at(end));
+        let new = PeriodUsage { start: Some(at(end)), end: None, tally: Tally::EMPTY, used_until: None };
+        world.periods.push(new);
+        assert_eq!(world.quantities(), [0; 0], "nothing is new");
+        world.add(1, amount("1"));
+        assert_eq!(world.quantities(), [1]);
     }
 }
 

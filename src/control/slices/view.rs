@@ -64,6 +64,7 @@ impl Registry {
         let looking = Cutting::new(self, handle, terms, now);
         let known = self.slices().periods(handle.series).map(|period| (period.start, period.clone()));
         let mut periods: BTreeMap<_, _> = known.collect();
+        let usage = self.as_of(now, handle, usage);
         for usage in usage.iter().filter(|usage| usage.start.is_none_or(|start| start <= now)) {
             let period = looking.looked_at(usage, usage.end.is_some_and(|end| end <= now));
             periods.insert(period.start, period);
