@@ -402,7 +402,14 @@ impl Queries {
         let worker = handle.series.worker(self.0.queues.len());
         // Somebody waits: a refusal counts as one.
         let update = Update { slot: handle.slot, item: 0, event_at, amount };
-        self.0.queues[worker].send(Message::Refuse(update, id, at, reply));
+        {
+            let registry = self.0.registry.read().unwrap_or_else(PoisonError::into_inner);
+            // A period or a plan ends by a time entry that has yet to be written: what holds then, the journal decides.
+            if registry.timed_due_at().is_some_and(|due_at| due_at <= at) {
+                return Ok(None);
+            }
+            self.0.queues[worker].send(Message::Refuse(update, id, at, reply));
+        }
         answer.await.map_err(|_| Stopped)
     }
 

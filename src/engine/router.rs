@@ -181,16 +181,16 @@ impl Router {
         if self.timed_due_at.is_none_or(|due_at| due_at > at) {
             return;
         }
-        let (facts, cuts) = {
+        let facts = {
             let mut registry = self.shared.registry.write().unwrap_or_else(PoisonError::into_inner);
             registry.pass(at);
-            let cuts = registry.end_periods(at);
+            let mut commands: Vec<Vec<Command>> = vec![Vec::new(); self.shared.queues.len()];
+            registry.end_periods(at).into_iter().for_each(|(worker, command)| commands[worker].push(command));
             self.timed_due_at = registry.timed_due_at();
-            (registry.take_facts(), cuts)
+            // Who sees in the registry that nothing is due asks the workers behind this.
+            self.send_commands(epoch, at, commands, &Completion::new(None));
+            registry.take_facts()
         };
-        let mut commands: Vec<Vec<Command>> = vec![Vec::new(); self.shared.queues.len()];
-        cuts.into_iter().for_each(|(worker, command)| commands[worker].push(command));
-        self.send_commands(epoch, at, commands, &Completion::new(None));
         send_facts(&self.shared, epoch, at, facts, true, &Completion::new(None));
     }
 

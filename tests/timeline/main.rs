@@ -1,10 +1,11 @@
 //! The service on a clock that the test moves. Here the guide's timeline: flush every 5 s, batch every 30 s, six windows,
-//! one write. In `cleanup` a series that nobody sends to, in `tenants`
+//! one write. In `cleanup` a series that nobody sends to, in `ends` a period that ends unseen, in `tenants`
 //! two tenants that must not notice each other.
 //!
 //! The rooms are the service's own (journal, dataflow, SQLite), the first two without HTTP.
 
 mod cleanup;
+mod ends;
 mod tenants;
 
 use std::path::Path;
