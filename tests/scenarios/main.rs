@@ -24,6 +24,8 @@ mod localstripe;
 mod openapi;
 mod plans;
 mod proxy;
+#[cfg(feature = "seeded-bugs")]
+mod quarter;
 mod readme;
 mod secrets;
 mod secrets_database;

@@ -3,6 +3,8 @@
 
 pub mod api;
 pub mod audit;
+#[cfg(feature = "seeded-bugs")]
+pub mod clock;
 pub mod disk;
 pub mod documents;
 pub mod history;

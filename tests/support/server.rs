@@ -188,7 +188,7 @@ impl Server {
     }
 
     fn has_ended(&self) -> bool {
-        self.locked().try_wait().is_ok_and(|status| status.is_some())
+        self.try_ended().is_some()
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Child> {
@@ -210,10 +210,15 @@ impl Server {
         assert!(sent.is_ok_and(|status| status.success()), "kill -TERM {id}");
     }
 
+    /// Its exit status, once it has ended.
+    pub fn try_ended(&self) -> Option<ExitStatus> {
+        self.locked().try_wait().ok().flatten()
+    }
+
     /// Waits for the end; panics with what the process said if it has not come by `limit`.
     pub fn ended_within(mut self, limit: Duration) -> Ended {
         let start = Instant::now();
-        let status = until(limit, || self.locked().try_wait().ok().flatten().ok_or(()));
+        let status = until(limit, || self.try_ended().ok_or(()));
         let status =
             status.unwrap_or_else(|()| panic!("still there after {limit:?}{}", self.everything_said()));
         let took = start.elapsed();

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use account::MeterEvent;
 use account::{Account, Meter};
 pub use http::{Reply, serve};
 
@@ -110,6 +111,8 @@ struct State {
     /// By secret key.
     accounts: BTreeMap<String, Account>,
     faults: VecDeque<(String, Fault)>,
+    /// What happens to every call, for as long as it lasts.
+    outage: Option<Fault>,
     calls: Vec<Call>,
     /// Calls that an account may make in a second of its clock.
     rate_max: Option<usize>,
@@ -177,6 +180,21 @@ impl FakeStripe {
     /// Faults that no call has met.
     pub fn faults_left(&self) -> usize {
         self.shared.state().faults.len()
+    }
+
+    /// Every call meets this from now on; none: the outage is over.
+    pub fn outage(&self, fault: Option<Fault>) {
+        self.shared.state().outage = fault;
+    }
+
+    /// Meter events under way.
+    pub fn under_way(&self) -> usize {
+        self.shared.state().busy.len()
+    }
+
+    /// Meter events that were accepted, in order.
+    pub fn events(&self, secret_key: &str) -> Vec<MeterEvent> {
+        self.account(secret_key, |account| account.events.clone())
     }
 
     /// At most so many calls an account in one second of its clock: Stripe allows 1,000.

@@ -57,7 +57,9 @@ fn admitted(state: &mut State, request: &Request, call: &Call) -> Result<(), Rep
 fn met(shared: &Shared, call: &mut Call) -> Option<Reply> {
     let mut state = shared.state();
     let place = state.faults.iter().position(|(on, _)| call.path.contains(on));
-    let fault = place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault);
+    let place = place.filter(|_| state.outage.is_none());
+    let queued = place.and_then(|place| state.faults.remove(place)).map(|(_, fault)| fault);
+    let fault = state.outage.clone().or(queued);
     match fault {
         Some(Fault::DropBefore) => return None,
         Some(Fault::Says(status, headers, body)) => return Some(Reply { status, headers, body }),
