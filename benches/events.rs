@@ -132,9 +132,15 @@ fn shapes(events: usize) -> (Vec<u8>, Vec<Shape>) {
         |at: usize| format!(r#"{{"metric_name":"calls","customer_id":"c{:05}"}}"#, at * 7_919 % 100_000);
     let offset = |at: usize| {
         format!(
-            r#"{{"metric_name":"calls","customer_id":"c{:05}","value":0.30000000000000004,"timestamp":"2026-11-24T12:00:{:02}+02:00","id":"\u0065vt_{at:010}"}}"#,
+            r#"{{"metric_name":"calls","customer_id":"c{:05}","value":0.30000000000000004,"timestamp":"2026-11-24T12:00:{:02}+02:00","id":"evt_{at:010}"}}"#,
             at * 7_919 % 100_000,
             at % 60
+        )
+    };
+    let escaped = |at: usize| {
+        let customer = at * 7_919 % 100_000;
+        format!(
+            r#"{{"metric_name":"calls","customer_id":"c{customer:05}","value":1,"id":"\u0065vt_{at:010}"}}"#
         )
     };
     let cloud = |at: usize| {
@@ -160,7 +166,8 @@ fn shapes(events: usize) -> (Vec<u8>, Vec<Shape>) {
         goal("NDJSON", base.clone()),
         goal("NDJSON, spaces, microseconds", lines(spaced)),
         goal("NDJSON, two fields", lines(short)),
-        shape("NDJSON, escapes, offsets", Format::Ndjson, Encoding::Identity, lines(offset)),
+        goal("NDJSON, offsets, 17 digits", lines(offset)),
+        shape("NDJSON, escapes", Format::Ndjson, Encoding::Identity, lines(escaped)),
         shape("JSON array", Format::JsonArray, Encoding::Identity, list(compact)),
         shape("CSV", Format::Csv, Encoding::Identity, table),
         shape("CloudEvents batch", Format::CloudEventBatch, Encoding::Identity, list(cloud)),

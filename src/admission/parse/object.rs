@@ -28,7 +28,11 @@ pub struct Schema {
 
 impl Schema {
     fn name(&self, field: &str) -> String {
-        if self.path.is_empty() { field.to_owned() } else { format!("{}.{field}", self.path) }
+        self.dotted(field).into_owned()
+    }
+
+    fn dotted<'f>(&self, field: &'f str) -> Cow<'f, str> {
+        if self.path.is_empty() { Cow::Borrowed(field) } else { Cow::Owned(format!("{}.{field}", self.path)) }
     }
 }
 
@@ -196,13 +200,13 @@ impl<'a> Value<'a> {
 
     /// A string with a syntax of its own: `read` gets the dotted name and the string.
     pub fn named<T>(&self, read: fn(&str, &str) -> Result<T, Fault>) -> Result<T, Fault> {
-        read(&self.field(), &self.string()?)
+        read(&self.schema.dotted(self.name), &self.string()?)
     }
 
     /// The same without a copy: `check` says what is wrong.
     pub fn checked(&self, check: fn(&str, &str) -> Result<(), Fault>) -> Result<Cow<'a, str>, Fault> {
         let text = self.string()?;
-        check(&self.field(), &text)?;
+        check(&self.schema.dotted(self.name), &text)?;
         Ok(text)
     }
 

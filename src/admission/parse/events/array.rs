@@ -134,12 +134,12 @@ struct Scan {
 impl Scan {
     /// How many of the bytes belong to the value, if it ends among them.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        for (at, &byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
             if self.is_quoted {
-                self.is_quoted = byte != b'"' || self.is_escaped;
-                self.is_escaped = byte == b'\\' && !self.is_escaped;
-                if !self.is_quoted && self.depth == 0 {
-                    return Some(at + 1);
+                at += self.closing_quote(&bytes[at..])?;
+                if self.depth == 0 {
+                    return Some(at);
                 }
                 continue;
             }
@@ -159,7 +159,22 @@ impl Scan {
                 }
                 _ => self.is_scalar |= self.depth == 0,
             }
+            at += 1;
         }
         None
+    }
+
+    /// How many of the bytes belong to the string that has been opened, its closing quote included.
+    fn closing_quote(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = usize::from(std::mem::take(&mut self.is_escaped));
+        loop {
+            at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)? + 1;
+            if bytes[at - 1] == b'"' {
+                self.is_quoted = false;
+                return Some(at);
+            }
+            self.is_escaped = at == bytes.len();
+            at += 1;
+        }
     }
 }

@@ -21,7 +21,7 @@ use super::super::object::{Object, Schema, Value};
 use super::super::{Fault, names};
 use super::{Event, Identity, Rejection, item};
 
-/// Longest `source` and `id`.
+/// Longest `source` and longest `id` of a CloudEvent, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1_024;
 
 const ATTRIBUTES: Schema = Schema {

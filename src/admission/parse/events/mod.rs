@@ -37,7 +37,7 @@
 //! | `invalid_header` | the first line of a CSV names no, unknown or repeated columns |
 //! | `malformed_encoding`, `truncated_encoding` | the gzip or zstd stream is broken, or ends too early |
 //! | `inflated_too_large` | more bytes than `Bounds::inflated_bytes_max` |
-//! | `inflated_too_much` | more than `inflate::RATIO_MAX` bytes from one: a bomb |
+//! | `inflated_too_much` | more than `RATIO_MAX` bytes from one, beyond `RATIO_FREE_BYTES`: a bomb |
 //! | `too_many_items` | more items than `Bounds::items_max` |
 
 mod array;
@@ -58,6 +58,7 @@ use dataflows::types::{Amount, Micros};
 use thiserror::Error;
 
 pub use binary::{is_binary, parse_binary};
+pub use cloudevent::TEXT_BYTES_MAX;
 pub use inflate::{RATIO_FREE_BYTES, RATIO_MAX, WINDOW_LOG_MAX};
 pub use reader::Batch;
 
@@ -88,7 +89,7 @@ pub struct Event<'a> {
 pub enum Identity<'a> {
     /// `id`: 1 to 255 printable ASCII characters without space and `/`.
     Plain(Cow<'a, str>),
-    /// A CloudEvent's: both are text without control characters, of at most `cloudevent::TEXT_BYTES_MAX` bytes.
+    /// A CloudEvent's: both are text without control characters, of at most `TEXT_BYTES_MAX` bytes.
     CloudEvent {
         /// `source`.
         source: Cow<'a, str>,

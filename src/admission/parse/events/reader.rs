@@ -14,11 +14,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// borrows from the batch and the chunk, so it is copied or used before the next one.
 ///
 /// ```
-/// use tracktags::admission::parse::events::{Batch, Bounds, Encoding, Format};
+/// use tracktags::admission::parse::events::{Batch, Bounds, Encoding, Event, Format, Rejection};
 /// let bounds = Bounds { inflated_bytes_max: 16_777_216, items_max: 1_000_000 };
 /// let mut batch = Batch::new(Format::Ndjson, Encoding::Identity, bounds);
 /// let mut codes = Vec::new();
-/// let mut sink = |place, event: Result<_, tracktags::admission::parse::events::Rejection>| {
+/// let mut sink = |place: u32, event: Result<Event<'_>, Rejection>| {
 ///     codes.push((place, event.map_or_else(|rejection| rejection.code, |_| "good")));
 /// };
 /// batch.push(b"{\"metric_name\":\"calls\"}\n{\"metric_n", &mut sink).expect("it is not broken");
