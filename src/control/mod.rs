@@ -126,7 +126,7 @@ pub enum ControlError {
     #[error("there is no such template")]
     NoSuchTemplate,
     /// The business has as many series as it may have.
-    #[error("a business may have at most {max} series (--series-max): delete some first")]
+    #[error("a business may have at most {max} series: delete some first")]
     SeriesLimit {
         /// How many.
         max: usize,

@@ -192,8 +192,10 @@ fn ids(made: &[Result<SeriesHandle, ControlError>]) -> Vec<Result<SeriesId, Cont
 
 #[tokio::test]
 async fn many_series_are_one_entry_of_the_journal_for_each_batch() {
-    let (control, epochs) = control(registry(&[Definition::TemplatePut(template("calls", true))]));
     let customers = customers(BATCH_SERIES_MAX + 10);
+    let known: Vec<Definition> = customers.iter().map(|id| customer(id)).collect();
+    let template = Definition::TemplatePut(template("calls", false));
+    let (control, epochs) = control(registry(&[known, vec![template]].concat()));
     let names = names(&customers);
     let made = ids(&control.by(Origin::SERVER).create_from_template(BIZ, &names).await);
     let distinct: BTreeSet<_> = made.iter().map(|made| made.expect("made")).collect();
@@ -279,6 +281,33 @@ async fn beyond_series_max_new_ones_are_refused_and_the_rest_is_not() {
     edits.delete_series(&own("one")).await.expect("there");
     assert_eq!(ids(&edits.create_from_template(BIZ, &names(&customers)).await)[2], Ok(SeriesId(4)));
     assert_eq!(control.registry().quota().series(BIZ), 3);
+}
+
+#[tokio::test]
+async fn what_is_refused_takes_no_number_from_what_shares_its_epoch() {
+    let (control, _) = control(registry(&[business("biz_2")]).with_series_max(1));
+    let edits = control.by(Origin::SERVER);
+    let key = |business_id: &str, metric: &str| SeriesKey {
+        business_id: business_id.to_owned(),
+        customer_id: None,
+        metric_name: metric.to_owned(),
+    };
+    let create = async |business_id: &str, metric: &str| {
+        let created = edits.create_series(key(business_id, metric), SeriesSpec::default()).await;
+        created.map(|created| created.handle.series)
+    };
+    // What comes while the gate is closed is decided together.
+    let gate = control.gate();
+    let open = async move { drop(gate) };
+    let (put, one, two, three, ()) = tokio::join!(
+        edits.put_template(template("calls", true)),
+        create(BIZ, "one"),
+        create(BIZ, "two"),
+        create("biz_2", "three"),
+        open
+    );
+    let refused = Err(ControlError::SeriesLimit { max: 1 });
+    assert_eq!((put, one, two, three), (Ok(()), Ok(SeriesId(1)), refused, Ok(SeriesId(2))));
 }
 
 #[tokio::test]

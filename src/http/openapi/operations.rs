@@ -386,7 +386,7 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
             new(CUSTOMERS, "createCustomer", "Create a customer", "Under an id of your own.")
                 .takes("NewCustomer")
                 .answers(201, "It is there.", "CustomerCreated")
-                .refuses(&[NotFound, Conflict])
+                .refuses(&[NotFound, Conflict, Unprocessable])
         }
         Endpoint::CustomerList => new(CUSTOMERS, "listCustomers", "List customers", "By their ids.").answers(
             200,
@@ -402,7 +402,7 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         .takes("CustomerChange")
         .answers(200, "It is changed.", "CustomerUpdated")
         .answers(201, "There was none of that id; now there is.", "CustomerCreated")
-        .refuses(&[Conflict]),
+        .refuses(&[Conflict, Unprocessable]),
         Endpoint::CustomerRead => new(CUSTOMERS, "readCustomer", "Read a customer", "What is known of it.")
             .answers(200, "The customer.", "Customer"),
         Endpoint::CustomerDelete => new(
