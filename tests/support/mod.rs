@@ -76,6 +76,12 @@ impl Random {
         Random(self.next())
     }
 
+    /// The run of choices of that name: whatever was chosen before.
+    pub fn named(&self, name: u64) -> Random {
+        let mut named = Random(self.0 ^ name.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        named.fork()
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

@@ -52,7 +52,8 @@ enum Action {
     /// An event comes.
     Deliver(usize),
     Kill,
-    KillWhileSending,
+    /// And nobody there for so long.
+    KillWhileSending(i64),
     /// A kill, and nobody there for so long.
     Away(i64),
     Restart,
@@ -63,6 +64,8 @@ enum Action {
 struct Quarter {
     world: World,
     model: Model,
+    /// Of all, and of the action under way.
+    chance: Random,
     random: Random,
     told: Vec<Told>,
     /// By moment, and by the order in which they were thought of.
@@ -153,6 +156,7 @@ impl Quarter {
         Quarter {
             world,
             model,
+            chance: random.fork(),
             random,
             told: Vec::new(),
             queue: BTreeMap::new(),
@@ -207,8 +211,9 @@ impl Quarter {
                         self.push(end + 2 * MINUTE, Action::Settle(index, start));
                     }
                 }
-                if self.random.one_in(3) {
-                    self.push(end + LATE - 30 * SECOND, Action::Last(index, start));
+                if self.random.one_in(2) {
+                    let at = end + LATE - [30 * SECOND, 12 * HOUR][self.random.below(2)];
+                    self.push(at, Action::Last(index, start));
                     self.push(end + LATE + AHEAD + MINUTE, Action::Now(index));
                 }
                 let later = self.random.below(120) as i64 * MINUTE;
@@ -223,6 +228,8 @@ impl Quarter {
                 // Audits of the last days are made at the end.
                 continue;
             }
+            // Its own chance, so that a delay somewhere changes nothing elsewhere.
+            self.random = self.chance.named(at as u64);
             self.pass(at);
             self.act(action);
         }
@@ -241,7 +248,7 @@ impl Quarter {
             Action::Audit(series, start) => self.audit(series, start),
             Action::Deliver(index) => self.deliver(index),
             Action::Kill => self.kill_next = true,
-            Action::KillWhileSending => self.kill_while_sending(),
+            Action::KillWhileSending(away) => self.kill_while_sending(away),
             Action::Away(away) => {
                 self.world.kill(away);
                 self.model.pass(self.now());
@@ -307,8 +314,9 @@ fn plan(quarter: &mut Quarter) {
         quarter.push(at, Action::Burst);
     }
     let times = rounds(5, 12);
-    for _ in 0..times {
-        for action in [Action::Kill, Action::KillWhileSending, Action::Restart] {
+    for time in 0..times {
+        let away = if time < 2 { 25 * HOUR } else { 0 };
+        for action in [Action::Kill, Action::KillWhileSending(away), Action::Restart] {
             let at = begun_at + 2 * DAY + quarter.random.below((QUARTER - 4 * DAY) as usize) as i64;
             quarter.push(at, action);
         }
@@ -337,9 +345,10 @@ fn a_quarter_of_usage_arrives_once_in_the_periods_that_it_belongs_to() {
         quarter.end();
         let Quarter { world, updates, refused, audited, .. } = &quarter;
         println!(
-            "{updates} updates, {refused} refused, {} periods, {} calls of Stripe, {} kills in {:?}",
+            "{updates} updates, {refused} refused, {} periods, {} calls of Stripe, {} of {} kills cut off some in {:?}",
             audited.len(),
             world.stripe.calls().len(),
+            world.cut_off,
             world.kills,
             begun.elapsed()
         );

@@ -44,6 +44,8 @@ pub struct Series {
     pub limit: Option<i128>,
     /// By their first moment.
     pub periods: BTreeMap<i64, Period>,
+    /// What was accepted: event times and amounts.
+    pub updates: Vec<(i64, i128)>,
     /// The end that is known and has not been cut.
     upcoming: Option<i64>,
     /// The last boundary of Stripe's at which a period has ended.
@@ -93,6 +95,7 @@ impl Series {
             counts: false,
             limit: None,
             periods: BTreeMap::from([(FIRST, Period::default())]),
+            updates: Vec::new(),
             upcoming: None,
             last_end: i64::MIN,
             settled: i64::MIN,
@@ -127,6 +130,7 @@ impl Series {
         let period = self.periods.get_mut(&start).expect("it is there");
         period.sum += amount;
         period.count += 1;
+        self.updates.push((at, amount));
     }
 
     /// What a period bills, in nano-units, before anything is carried.

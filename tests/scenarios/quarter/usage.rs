@@ -7,7 +7,7 @@ use super::super::support::stripe::Fault;
 use super::super::support::until;
 use super::model::{AHEAD, DRAFT, HOUR, LATE, MINUTE, SECOND, Series};
 use super::world::{METER_EVENTS, rfc3339};
-use super::{NANOS, Quarter, amount};
+use super::{Action, NANOS, Quarter, amount};
 
 impl Quarter {
     /// How long until a call that is to be killed is.
@@ -36,13 +36,16 @@ impl Quarter {
         }
     }
 
-    /// Whether what happened then is plainly in time for its period's invoice, or plainly late: not where only the moment of
-    /// the next slice decides.
+    /// Whether what happens then is plainly in time for its period's invoice, or plainly late: not where only the moment of the
+    /// next slice decides. And not what is ahead of an event that may end its period: it is of the one before, and its window,
+    /// opened ahead, of the one behind.
     pub fn is_clear(&self, series: usize, at: i64) -> bool {
         let series = &self.model.series[series];
-        series
-            .end_of(series.period_at(at))
-            .is_none_or(|end| end > self.now() || self.now() > end + DRAFT + MINUTE)
+        let is_delivery = |action: &Action| matches!(action, Action::Deliver(_));
+        let until = self.queue.range(..(at + SECOND, 0)).filter(|_| at > self.now());
+        let is_ahead = until.map(|(_, action)| action).any(is_delivery);
+        let end = series.end_of(series.period_at(at));
+        !is_ahead && end.is_none_or(|end| end > self.now() || self.now() > end + DRAFT + MINUTE)
     }
 
     pub fn behind(&mut self, series: usize, start: i64) {
@@ -60,11 +63,14 @@ impl Quarter {
         self.add(series, Some(end));
     }
 
+    /// On both sides of an end whose windows have left the memory long ago.
     pub fn last(&mut self, series: usize, start: i64) {
         let end = self.model.series[series].end_of(start).expect("it has ended");
-        let at = end - 1 - self.random.below((10 * SECOND) as usize) as i64;
-        if self.now() - at < LATE && self.model.series[series].period_at(at) == start {
-            self.add(series, Some(at));
+        let near = self.random.below((10 * SECOND) as usize) as i64;
+        for at in [end - 1 - near, end + near, end - 20 * MINUTE, end + 20 * MINUTE] {
+            if self.now() - at < LATE {
+                self.add(series, Some(at));
+            }
         }
     }
 
@@ -139,8 +145,8 @@ impl Quarter {
         self.world.stripe.fault(METER_EVENTS, fault);
     }
 
-    /// The clock reaches an hour with much to send, and the service dies of it.
-    pub fn kill_while_sending(&mut self) {
+    /// The clock reaches an hour with much to send, and the service dies of it, perhaps for longer than Stripe knows names.
+    pub fn kill_while_sending(&mut self, away: i64) {
         for series in 0..self.model.series.len() {
             if self.model.series[series].price.is_some() {
                 (0..5).for_each(|_| self.add(series, None));
@@ -150,8 +156,10 @@ impl Quarter {
         // A moment that the schedule has something for is left to it.
         let next = self.queue.first_key_value().map_or(i64::MAX, |((at, _), _)| *at);
         self.pass(mark.min(next));
-        let after = self.random.millis(0, 150);
-        self.world.kill_while_sending(after);
+        let after = self.random.millis(0, 120);
+        self.world.kill_while_sending(after, away);
+        self.model.pass(self.now());
+        self.foresee();
     }
 
     /// Stripe takes something of every series and does not say so.

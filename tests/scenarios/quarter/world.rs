@@ -31,6 +31,8 @@ pub struct World {
     pub time: FileTime,
     pub stripe: FakeStripe,
     pub kills: usize,
+    /// Kills that cut off calls to Stripe.
+    pub cut_off: usize,
 }
 
 /// What is billed of a series, as the service says.
@@ -54,6 +56,14 @@ pub struct BilledPeriod {
     remainder: Box<RawValue>,
     late_amount: Box<RawValue>,
     moved_amount: Box<RawValue>,
+}
+
+/// A window of the history.
+pub struct Point {
+    pub start: i64,
+    pub end: i64,
+    pub sum: i128,
+    pub count: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,7 +144,7 @@ impl World {
             .environment("TRACKTAGS_TEST_CLOCK", time.path());
         let server = launch.start();
         let (client, endpoint) = (Client::new(&server.base()), endpoint(&server, &time));
-        let world = World { launch, server, client, endpoint, time, stripe, kills: 0 };
+        let world = World { launch, server, client, endpoint, time, stripe, kills: 0, cut_off: 0 };
         let credentials = json!({"secret_key": ACCOUNT, "webhook_secret": SIGNS});
         let key = json!({"key_type": "stripe", "key_name": "main", "credentials": credentials});
         world.client.post("/api/v1/businesses/biz_demo/keys", &key.to_string()).body();
@@ -224,14 +234,18 @@ impl World {
         answer
     }
 
-    /// Waits until slices are being sent, which Stripe takes a while for, and kills the service then.
-    pub fn kill_while_sending(&mut self, after: Duration) -> bool {
+    /// Waits until slices are being sent, which Stripe takes a while for, and kills the service then, for so long.
+    pub fn kill_while_sending(&mut self, after: Duration, away: i64) {
         (0..4).for_each(|_| self.stripe.fault(METER_EVENTS, Fault::Delay(Duration::from_millis(150))));
         let is_sending = || if self.stripe.under_way() > 0 { Ok(()) } else { Err(()) };
         let was_sending = until(Duration::from_millis(400), is_sending).is_ok();
         std::thread::sleep(after);
-        self.kill(0);
-        was_sending
+        self.cut_off += usize::from(was_sending && self.stripe.under_way() > 0);
+        self.server.kill();
+        // What it was told it takes, by its own time.
+        let is_done = || if self.stripe.under_way() == 0 { Ok(()) } else { Err(()) };
+        until(LIMIT, is_done).expect("Stripe goes on");
+        self.kill(away);
     }
 
     /// What is billed of a customer.
@@ -250,15 +264,17 @@ impl World {
         self.billed(customer).into_iter().find(is_it).expect("the series is billed")
     }
 
-    /// Sum and count of the history's windows in `[start, end)`, and the value of the newest of them.
-    pub fn history(&self, customer: &str, metric: &str, start: i64, end: i64) -> (i128, i64) {
+    /// The history's windows that begin in `[start, end)`, newest first.
+    pub fn history(&self, customer: &str, metric: &str, start: i64, end: i64) -> Vec<Point> {
         #[derive(Deserialize)]
         struct Page {
-            points: Vec<Point>,
+            points: Vec<Shown>,
             next_cursor: Option<String>,
         }
         #[derive(Deserialize)]
-        struct Point {
+        struct Shown {
+            window_start: String,
+            window_end: String,
             sum: Box<RawValue>,
             count: i64,
         }
@@ -267,13 +283,17 @@ impl World {
             rfc3339(start),
             rfc3339(end)
         );
-        let (mut sum, mut count, mut cursor) = (0, 0, String::new());
+        let (mut points, mut cursor) = (Vec::new(), String::new());
         loop {
             let body = self.client.get(&format!("{path}{cursor}")).body();
             let page: Page = serde_json::from_str(&body).unwrap_or_else(|why| panic!("{why}: {body}"));
-            sum += page.points.iter().map(|point| nanos(&point.sum)).sum::<i128>();
-            count += page.points.iter().map(|point| point.count).sum::<i64>();
-            let Some(next) = page.next_cursor else { return (sum, count) };
+            points.extend(page.points.iter().map(|shown| Point {
+                start: micros(&shown.window_start),
+                end: micros(&shown.window_end),
+                sum: nanos(&shown.sum),
+                count: shown.count,
+            }));
+            let Some(next) = page.next_cursor else { return points };
             cursor = format!("&cursor={next}");
         }
     }
