@@ -25,8 +25,8 @@ pub const KEY: &str = "tk_live_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";
 /// A secret key of the service.
 pub const SECRET_KEY: &str = "8f1d3c5b7a9e02468ace13579bdf0f1e2d3c4b5a69788796a5b4c3d2e1f00718";
 
-/// `short`, or `long` under `tests/run --full`.
-pub fn rounds(short: usize, long: usize) -> usize {
+/// `short`, or `long` where the tests may take their time (`TRACKTAGS_TEST_FULL`).
+pub fn rounds<T>(short: T, long: T) -> T {
     if std::env::var_os("TRACKTAGS_TEST_FULL").is_some() { long } else { short }
 }
 
@@ -64,9 +64,14 @@ pub struct Random(u64);
 impl Random {
     /// The seed of `TRACKTAGS_TEST_SEED`, else one from the clock. Printed, so that a failure can be tried again.
     pub fn seeded(test: &str) -> Random {
+        Random::seeded_else(test, None)
+    }
+
+    /// The same, with this seed instead of one from the clock.
+    pub fn seeded_else(test: &str, seed: Option<u64>) -> Random {
         let given = std::env::var("TRACKTAGS_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-        let seed = given.unwrap_or(clock);
+        let seed = given.or(seed).unwrap_or(clock);
         println!("{test}: TRACKTAGS_TEST_SEED={seed}");
         Random(seed)
     }
