@@ -81,7 +81,8 @@ impl Random {
         Random(self.next())
     }
 
-    /// The run of choices of that name: whatever was chosen before.
+    /// The run of choices of that name, whatever was chosen before.
+    #[cfg(feature = "seeded-bugs")]
     pub fn named(&self, name: u64) -> Random {
         let mut named = Random(self.0 ^ name.wrapping_mul(0x2545_f491_4f6c_dd1d));
         named.fork()
