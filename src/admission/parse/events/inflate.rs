@@ -29,6 +29,8 @@ pub struct Inflate {
     bytes_max: u64,
     taken: u64,
     given: u64,
+    /// The last piece was full: the machine may hold more.
+    is_full: bool,
     piece: Vec<u8>,
 }
 
@@ -62,36 +64,35 @@ impl Inflate {
         };
         let piece = if encoding == Encoding::Identity { Vec::new() } else { vec![0; PIECE_BYTES] };
         let is_between = encoding == Encoding::Identity;
-        Inflate { machine, is_between, bytes_max, taken: 0, given: 0, piece }
+        Inflate { machine, is_between, bytes_max, taken: 0, given: 0, is_full: false, piece }
     }
 
-    /// Hands on what a chunk becomes.
+    /// Hands on a piece of what a chunk becomes and leaves the rest of the chunk; whether there is more to come of it.
     pub fn push(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &mut &[u8],
         hand_on: &mut impl FnMut(&[u8]) -> Result<(), Broken>,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         if matches!(self.machine, Machine::Identity) {
-            return self.give(bytes, hand_on);
+            return self.give(std::mem::take(bytes), hand_on).map(|()| false);
         }
-        let mut is_full = false;
-        while !bytes.is_empty() || (is_full && !self.is_between) {
-            let (read, written) = self.step(bytes)?;
-            if read + written == 0 && !bytes.is_empty() {
-                return Err(Stop::Malformed("it stands still".to_owned()));
-            }
-            bytes = &bytes[read..];
-            self.taken += read as u64;
-            is_full = written == PIECE_BYTES;
-            if self.given + written as u64 > RATIO_FREE_BYTES.max(self.taken.saturating_mul(RATIO_MAX)) {
-                return Err(Stop::TooMuch);
-            }
-            let piece = std::mem::take(&mut self.piece);
-            let given = self.give(&piece[..written], hand_on);
-            self.piece = piece;
-            given?;
+        if bytes.is_empty() && !self.is_full {
+            return Ok(false);
         }
-        Ok(())
+        let (read, written) = self.step(bytes)?;
+        if read + written == 0 && !bytes.is_empty() {
+            return Err(Stop::Malformed("it stands still".to_owned()));
+        }
+        *bytes = &bytes[read..];
+        self.taken += read as u64;
+        self.is_full = written == PIECE_BYTES && !self.is_between;
+        if self.given + written as u64 > RATIO_FREE_BYTES.max(self.taken.saturating_mul(RATIO_MAX)) {
+            return Err(Stop::TooMuch);
+        }
+        let piece = std::mem::take(&mut self.piece);
+        let given = self.give(&piece[..written], hand_on);
+        self.piece = piece;
+        given.map(|()| !bytes.is_empty() || self.is_full)
     }
 
     /// The stream has ended.

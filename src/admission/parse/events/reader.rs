@@ -80,7 +80,17 @@ impl Batch {
     }
 
     /// Reads a chunk. Once the batch is broken it stays so, and says the same again.
-    pub fn push<S>(&mut self, bytes: &[u8], sink: &mut S) -> Result<(), Broken>
+    pub fn push<S>(&mut self, mut bytes: &[u8], sink: &mut S) -> Result<(), Broken>
+    where
+        S: FnMut(u32, Result<Event<'_>, Rejection>),
+    {
+        while self.push_some(&mut bytes, sink)? {}
+        Ok(())
+    }
+
+    /// Reads a chunk as far as one piece of its text goes, so that what a small chunk becomes need not be held at once;
+    /// whether there is more of it.
+    pub fn push_some<S>(&mut self, bytes: &mut &[u8], sink: &mut S) -> Result<bool, Broken>
     where
         S: FnMut(u32, Result<Event<'_>, Rejection>),
     {
@@ -108,7 +118,7 @@ impl Batch {
         self.or_break(finished)
     }
 
-    fn or_break(&mut self, result: Result<(), Broken>) -> Result<(), Broken> {
+    fn or_break<T>(&mut self, result: Result<T, Broken>) -> Result<T, Broken> {
         self.broken = result.as_ref().err().cloned();
         result
     }

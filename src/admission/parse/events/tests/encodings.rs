@@ -69,6 +69,23 @@ fn a_damaged_stream_never_ends_as_another_text() {
     }
 }
 
+#[test]
+fn a_chunk_that_becomes_much_is_read_a_piece_at_a_time() {
+    for (encoding, body) in
+        [(Encoding::Gzip, gzip(&LINE.repeat(100_000))), (Encoding::Zstd, zstd(&LINE.repeat(100_000)))]
+    {
+        let mut batch = Batch::new(Format::Ndjson, encoding, BOUNDS);
+        let (mut items, mut rest, mut goes_on) = (0, &body[..], true);
+        while goes_on {
+            let before = items;
+            goes_on = batch.push_some(&mut rest, &mut |_, _| items += 1).expect("it is well-formed");
+            assert!(items - before <= 65_536 / LINE.len() + 1, "{encoding:?}: {} at once", items - before);
+        }
+        assert_eq!((items, rest.len()), (100_000, 0), "{encoding:?}");
+        batch.finish(&mut |_, _| {}).expect("it is whole");
+    }
+}
+
 fn zstd_with_checksum(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).expect("in memory");
     encoder.include_checksum(true).expect("it is legal");
