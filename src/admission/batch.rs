@@ -4,13 +4,15 @@
 //! which of them were not admitted. Nobody is asked before the journal whether a limit would refuse one of them: the part
 //! is written anyway.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataflows::types::packed::{self, Item, Keyed, LoadChunk};
 use dataflows::types::{Amount, EventId, Micros, Outcome};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use super::keys::item_id;
+use super::keys::{Keys, item_id};
 use super::parse::events::Identity;
 use super::{Admission, AdmissionError, hash128};
 use crate::control::SeriesHandle;
@@ -29,12 +31,33 @@ pub struct Part {
     updates: Vec<BatchUpdate>,
 }
 
-/// A part that is being journaled.
-pub struct Sent {
-    answer: oneshot::Receiver<BatchAnswer>,
-    /// By place in the part: whether the update has an id. Empty if none has.
-    has_id: Vec<bool>,
-    counted_at: Micros,
+/// A part that is being journaled. What became of it is heard and accounted for also if this is dropped: a client that has
+/// gone away must not leave ids counted that nobody remembers.
+pub struct Sent(JoinHandle<Result<NotAdmitted, AdmissionError>>);
+
+/// The places in a part of updates that were not admitted, rising, and why. None of a chunk that had been applied before.
+pub type NotAdmitted = Option<Vec<(u32, Outcome)>>;
+
+/// Ids that are counted before it is known whether they will be remembered. Dropped, it takes them back.
+struct Counted {
+    keys: Arc<Keys>,
+    business_id: String,
+    at: Micros,
+    ids: u64,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.keys.uncount_ids(&self.business_id, self.at, self.ids);
+    }
+}
+
+impl Sent {
+    /// What became of it.
+    pub async fn told(self) -> Result<NotAdmitted, AdmissionError> {
+        // Its task ends otherwise only with the runtime.
+        self.0.await.unwrap_or(Err(AdmissionError::Unknown))
+    }
 }
 
 impl Part {
@@ -105,11 +128,12 @@ impl Admission {
         if shared.queries.resident_windows() > shared.options.resident_windows_max {
             return Err(AdmissionError::StoreBehind);
         }
-        let (has_id, counted_at) = (part.has_id(), self.now());
+        let (has_id, at) = (part.has_id(), self.now());
         let ids = has_id.iter().filter(|has_id| **has_id).count() as u64;
-        if !shared.keys.count_ids(business_id, counted_at, ids, shared.options.dedup_ids_max) {
+        if !shared.keys.count_ids(business_id, at, ids, shared.options.dedup_ids_max) {
             return Err(AdmissionError::DedupFull);
         }
+        let counted = Counted { keys: shared.keys.clone(), business_id: business_id.to_owned(), at, ids };
         let mut bytes = Vec::with_capacity(64 + part.len() * 48);
         if let Some(chunk) = chunk {
             packed::pack_chunk(&mut bytes, chunk);
@@ -128,10 +152,9 @@ impl Admission {
                 }
                 Err((_, rejected)) => rejected,
             };
-            shared.keys.uncount_ids(business_id, counted_at, ids);
             return Err(rejected.into());
         }
-        Ok(Sent { answer, has_id, counted_at })
+        Ok(Sent(tokio::spawn(hear(answer, has_id, counted))))
     }
 
     /// Whether a chunk has been applied, or its load would be one too many.
@@ -141,22 +164,22 @@ impl Admission {
         }
         Ok(self.0.queries.has_chunk(chunk))
     }
+}
 
-    /// What became of a part: the places in it of updates that were not admitted, rising, and why. None of a chunk that
-    /// had been applied before.
-    pub async fn told(
-        &self,
-        business_id: &str,
-        sent: Sent,
-    ) -> Result<Option<Vec<(u32, Outcome)>>, AdmissionError> {
-        // A reply that was dropped: the journal failed with the part under way.
-        let told = sent.answer.await.map_err(|_| AdmissionError::Unknown)?;
-        let forgotten = match &told {
-            Ok(Some(told)) if sent.has_id.is_empty() || told.is_empty() => 0,
-            Ok(Some(told)) => told.iter().filter(|(place, _)| sent.has_id[*place as usize]).count(),
-            Ok(None) | Err(_) => sent.has_id.iter().filter(|has_id| **has_id).count(),
-        };
-        self.0.keys.uncount_ids(business_id, sent.counted_at, forgotten as u64);
-        Ok(told?)
+/// Waits for what became of a part. `has_id`: by place in it, empty if no update has an id.
+async fn hear(
+    answer: oneshot::Receiver<BatchAnswer>,
+    has_id: Vec<bool>,
+    mut counted: Counted,
+) -> Result<NotAdmitted, AdmissionError> {
+    let Ok(told) = answer.await else {
+        // A reply that was dropped: the journal failed with the part under way, and may have it.
+        counted.ids = 0;
+        return Err(AdmissionError::Unknown);
+    };
+    if let Ok(Some(told)) = &told {
+        let forgotten = told.iter().filter(|(place, _)| has_id.get(*place as usize) == Some(&true)).count();
+        counted.ids = forgotten as u64;
     }
+    Ok(told?)
 }

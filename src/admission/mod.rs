@@ -28,6 +28,7 @@ use crate::control::SeriesHandle;
 use crate::control::slices::PeriodUsage;
 use crate::engine::{Queries, Stopped, Ticket, UpdateTicket};
 use crate::journal::{Append, Journal, Kind, Rejected};
+use parse::events::Identity;
 
 pub use batch::{Part, Sent, identify, load_chunk};
 use keys::KeyState;
@@ -50,7 +51,7 @@ pub struct UpdateRequest {
     /// The event time; none is the arrival.
     pub event_at: Option<Micros>,
     /// The event id as the client gave it.
-    pub id: Option<String>,
+    pub id: Option<Identity<'static>>,
     /// `Idempotency-Key` and a hash of the parsed request.
     pub key: Option<(String, u128)>,
     /// The hash of a repeated POST's body: an identity in a namespace of its own. Excludes `id`.
@@ -386,15 +387,14 @@ impl UpdateRequest {
     /// The identity that meter decides by. An id of the event's own comes before the key's.
     fn event_id(&self, keyed: Option<Keyed>) -> Option<EventId> {
         let series = self.handle.series;
-        let of_series = series.0.to_le_bytes();
-        let hash = match (&self.id, self.post, keyed) {
-            (Some(id), _, _) => hash128(b"event", &[&of_series, id.as_bytes()]),
-            (None, Some(body_hash), _) => hash128(b"post", &[&of_series, &body_hash.to_le_bytes()]),
-            // The number of the item in its request.
-            (None, None, Some(keyed)) => keys::item_id(keyed.key_hash, 0),
-            (None, None, None) => return None,
-        };
-        Some(EventId::new(hash, series))
+        match (&self.id, self.post) {
+            (None, Some(body_hash)) => {
+                let hash = hash128(b"post", &[&series.0.to_le_bytes(), &body_hash.to_le_bytes()]);
+                Some(EventId::new(hash, series))
+            }
+            // The first item of its request.
+            (id, _) => identify(&self.handle, id.as_ref(), 0, keyed.map(|keyed| keyed.key_hash)),
+        }
     }
 }
 

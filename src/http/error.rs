@@ -215,10 +215,13 @@ impl ApiError {
         self.with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
-    /// A batch broke off behind so many items, which were taken.
+    /// A batch broke off behind so many items, which were taken: it is no longer true that nothing was recorded.
     #[must_use]
     pub fn behind(mut self, taken: u32) -> Self {
         self.0.taken = Some(taken);
+        if taken > 0 && self.0.outcome.is_some() {
+            self.0.outcome = Some(Outcome::Unknown);
+        }
         self
     }
 
@@ -229,6 +232,11 @@ impl ApiError {
         errors.write(&mut text);
         self.0.errors = Some(text);
         self
+    }
+
+    /// Whether the same may be taken a moment later, or may have been.
+    pub fn is_of_the_moment(&self) -> bool {
+        self.0.outcome.is_some()
     }
 
     /// The stable code.
@@ -288,7 +296,11 @@ impl From<Fault> for ApiError {
 
 impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
-        ApiError::new(Title::BadRequest, rejection.code, rejection.detail)
+        let title = match rejection.code {
+            "amount_out_of_range" => Title::Unprocessable,
+            _ => Title::BadRequest,
+        };
+        ApiError::new(title, rejection.code, rejection.detail)
     }
 }
 

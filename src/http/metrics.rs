@@ -4,11 +4,13 @@ use std::slice;
 
 use dataflows::types::{Amount, Decision, LimitSource, Micros, Operation, SeriesKey, SeriesSpec, Standing};
 use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
 
 use super::auth::{absent, series_key};
 use super::error::{ApiError, Title};
 use super::reply::{Json, Reply};
 use super::{Call, Rooms, ratelimit, templates};
+use crate::admission::parse::events::Identity;
 use crate::admission::parse::names::{ACTIONS, METRIC_TYPES, OPERATIONS, OPERATORS, SCOPES, word};
 use crate::admission::parse::update::NewUpdate;
 use crate::admission::{AdmissionError, UpdateRequest, Updated};
@@ -32,15 +34,14 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         handle,
         amount: update.amount,
         event_at: update.event_at,
-        id: update.id,
+        id: update.id.map(|id| Identity::Plain(id.into())),
         key: idempotency_key,
         post: None,
     };
     let operation = request.handle.record.spec.operation;
     let answer = rooms.admission.update(&request).await;
     let Updated { decision, is_duplicate } = answer.map_err(|error| refused(&key, operation, error))?;
-    let Decision { current, held, arrival, .. } = decision;
-    let headers = ratelimit::headers(&key.metric_name, operation, held, current, arrival);
+    let headers = rate_limit(&key, operation, &decision);
     let json = Json::object()
         .set("status", "updated")
         .set("business_id", &key.business_id)
@@ -53,6 +54,16 @@ pub(super) async fn update(rooms: &Rooms, call: &Call<'_>) -> Result<Reply, ApiE
         .set_some("duplicate", is_duplicate.then_some(true))
         .set_some("late", decision.late.then_some(true));
     Ok(Reply { headers, ..Reply::json(StatusCode::OK, json) })
+}
+
+/// What a decision says of the limit, as headers.
+pub(super) fn rate_limit(
+    key: &SeriesKey,
+    operation: Operation,
+    decision: &Decision,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let Decision { current, held, arrival, .. } = *decision;
+    ratelimit::headers(&key.metric_name, operation, held, current, arrival)
 }
 
 /// What a refusal says of the limit goes into headers, too.

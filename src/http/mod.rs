@@ -287,7 +287,8 @@ async fn dispatch<B: Buf, E>(
     }
     let call = Call { caller, parameters, query, headers, body: bytes, request_id };
     if is_batch {
-        let waits = events::Waits { chunk: backend.options.body_timeout, declared };
+        let Options { body_timeout, batch_timeout, .. } = backend.options;
+        let waits = events::Waits { chunk: body_timeout, total: batch_timeout, declared };
         return Box::pin(events::record(backend.rooms()?, &call, waits, body)).await;
     }
     answer(backend, route.endpoint, &call).await

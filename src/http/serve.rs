@@ -36,8 +36,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Options {
     /// From the first byte of a header to its last, and from the connect to the end of the first header.
     pub header_timeout: Duration,
-    /// From the end of a header to the end of the body.
+    /// From the end of a header to the end of the body; of a batch of events, to its next bytes.
     pub body_timeout: Duration,
+    /// From the end of the header to the end of a batch of events.
+    pub batch_timeout: Duration,
     /// How long a kept-alive connection may be silent.
     pub idle_timeout: Duration,
     /// How long requests in flight may take after a stop.
@@ -53,6 +55,7 @@ impl Default for Options {
         Options {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            batch_timeout: Duration::from_secs(600),
             idle_timeout: Duration::from_secs(75),
             drain_timeout: Duration::from_secs(5),
             connections_max: 10_000,

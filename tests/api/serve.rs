@@ -19,6 +19,7 @@ fn quick() -> Options {
     Options {
         header_timeout: Duration::from_millis(300),
         body_timeout: Duration::from_millis(300),
+        batch_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(2),
         drain_timeout: Duration::from_secs(5),
         connections_max: 100,

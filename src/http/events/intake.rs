@@ -1,6 +1,5 @@
 //! From items to parts of the journal: names become series, ages are checked, repeats get an identity.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::mem;
 
@@ -9,9 +8,11 @@ use dataflows::types::{Amount, Micros};
 
 use super::super::error::ApiError;
 use super::super::{Call, Rooms};
+use super::key::Key;
+use super::stop::Stop;
 use super::tally::Tally;
 use crate::admission::parse::events::{Event, Identity, Rejection};
-use crate::admission::{Part, Sent, identify, key_hash};
+use crate::admission::{Part, Sent, identify};
 use crate::control::{Origin, Registry, SeriesHandle};
 
 /// Items that are journaled together, at least: what a sync costs is small beside them.
@@ -43,17 +44,11 @@ pub struct Intake<'a> {
     places: Vec<u32>,
     /// Items without a series, to be made from templates.
     missing: Vec<Missing>,
+    /// Parts, oldest first, with the places of their items.
     under_way: VecDeque<(Sent, Vec<u32>)>,
     tally: Tally,
-    /// The service could not take a part: what comes behind it is not taken either.
-    is_stopped: bool,
-}
-
-/// An `Idempotency-Key`, and what the request has turned out to be so far.
-struct Key {
-    text: String,
-    hash: u128,
-    fingerprint: blake3::Hasher,
+    /// Nothing is sent behind a part that was not taken.
+    stop: Stop,
 }
 
 struct Missing {
@@ -76,11 +71,7 @@ impl<'a> Intake<'a> {
         (key, chunk): (Option<String>, Option<LoadChunk>),
     ) -> Self {
         let business_id = &*call.caller().business_id;
-        let key = key.map(|text| Key {
-            hash: key_hash(business_id, &text),
-            text,
-            fingerprint: blake3::Hasher::new(),
-        });
+        let key = key.map(|text| Key::new(business_id, text));
         Intake {
             rooms,
             business_id,
@@ -95,7 +86,7 @@ impl<'a> Intake<'a> {
             missing: Vec::new(),
             under_way: VecDeque::new(),
             tally: Tally::new(wants_all),
-            is_stopped: false,
+            stop: Stop::default(),
         }
     }
 
@@ -109,15 +100,10 @@ impl<'a> Intake<'a> {
         read(&mut |place, event| self.item(&registry, place, event))
     }
 
-    /// Takes the only item of a request.
-    pub fn take_one(&mut self, event: Result<Event<'_>, Rejection>) {
-        self.take(|sink| sink(0, event));
-    }
-
     fn item(&mut self, registry: &Registry, place: u32, event: Result<Event<'_>, Rejection>) {
         self.tally.seen(place);
         if let Some(key) = &mut self.key {
-            key.add(place, &event);
+            key.add(place, event.as_ref());
         }
         let event = match event {
             Ok(event) => event,
@@ -136,7 +122,7 @@ impl<'a> Intake<'a> {
                 customer_id: customer_id.to_owned(),
                 amount: event.amount,
                 event_at: event.event_at,
-                id: event.id.map(owned),
+                id: event.id.map(Identity::into_owned),
             }),
         }
     }
@@ -152,18 +138,19 @@ impl<'a> Intake<'a> {
         if let Err(error) = self.rooms.admission.check_age(handle, event_at, self.now, self.chunk.is_some()) {
             return self.tally.reject(place, error.into());
         }
-        let id = identify(handle, id, place, self.key.as_ref().map(|key| key.hash));
+        let id = identify(handle, id, place, self.key.as_ref().map(Key::hash));
         self.part.push(handle, amount, event_at, id);
         self.places.push(place);
     }
 
-    /// Makes the series that are missing, and hands on what is enough for a part.
-    pub async fn advance(&mut self) -> Result<(), ApiError> {
+    /// Makes the series that are missing, and hands on what is enough for a part. False if a part was not taken: reading on
+    /// is of no use.
+    pub async fn advance(&mut self) -> bool {
         self.make_missing().await;
         if self.gathers == Gathers::Parts && self.part.len() >= PART_ITEMS {
-            self.send(None).await?;
+            self.send(None).await;
         }
-        Ok(())
+        !self.stop.is_reached()
     }
 
     async fn make_missing(&mut self) {
@@ -182,32 +169,32 @@ impl<'a> Intake<'a> {
         }
     }
 
-    async fn send(&mut self, keyed: Option<Keyed>) -> Result<(), ApiError> {
+    /// Sends the part, unless one before it was not taken.
+    async fn send(&mut self, keyed: Option<Keyed>) {
         let (part, places) = (mem::take(&mut self.part), mem::take(&mut self.places));
-        if part.is_empty() {
-            return Ok(());
-        }
-        self.is_stopped = true;
         if self.under_way.len() == PARTS_UNDER_WAY {
-            self.settle().await?;
+            self.settle().await;
         }
-        let first = places.iter().copied().min().unwrap_or_default();
-        let sent = self.rooms.admission.send(self.business_id, part, keyed, self.chunk).await;
-        let sent = sent.inspect_err(|_| self.tally.stop_at(first))?;
-        self.under_way.push_back((sent, places));
-        self.is_stopped = false;
-        Ok(())
+        if part.is_empty() || self.stop.is_reached() {
+            return;
+        }
+        match self.rooms.admission.send(self.business_id, part, keyed, self.chunk).await {
+            Ok(sent) => self.under_way.push_back((sent, places)),
+            Err(error) => self.stop.fail(first(&places), error),
+        }
     }
 
     /// Hears what became of the oldest part.
-    async fn settle(&mut self) -> Result<(), ApiError> {
-        let Some((sent, places)) = self.under_way.pop_front() else { return Ok(()) };
-        let told = self.rooms.admission.told(self.business_id, sent).await?;
-        match told {
-            Some(told) => self.tally.decided(&places, &told),
-            None => self.tally.repeated(),
+    async fn settle(&mut self) {
+        let Some((sent, places)) = self.under_way.pop_front() else { return };
+        match sent.told().await {
+            Ok(Some(told)) => {
+                self.tally.decided(&places, &told);
+                self.stop.pass(first(&places));
+            }
+            Ok(None) => self.tally.repeated(),
+            Err(error) => self.stop.fail(first(&places), error),
         }
-        Ok(())
     }
 
     /// The batch has been read, or could not be read on.
@@ -220,12 +207,17 @@ impl<'a> Intake<'a> {
             return self.finish_whole().await;
         }
         // What was read before the body broke off counts.
-        let ended = if self.is_stopped { read } else { self.send(None).await.and(read) };
-        let mut settled = Ok(());
+        self.send(None).await;
         while !self.under_way.is_empty() {
-            settled = settled.and(self.settle().await);
+            self.settle().await;
         }
-        settled?;
+        let ended = match self.stop.take() {
+            None => read,
+            Some((place, why)) => {
+                self.tally.stop_at(place);
+                Err(why.into())
+            }
+        };
         ended.map_err(|error| self.tally.broken(error))?;
         Ok(self.tally)
     }
@@ -240,53 +232,16 @@ impl<'a> Intake<'a> {
         }
         let (mut keyed, mut _under_way) = (None, None);
         if let Some(key) = self.key.take() {
-            let (begun, guard) = admission.begin(self.business_id, &key.text, key.fingerprint()).await?;
+            let (begun, guard) = admission.begin(self.business_id, key.text(), key.fingerprint()).await?;
             (keyed, _under_way) = (Some(begun), Some(guard));
         }
-        self.send(keyed).await?;
-        self.settle().await?;
-        Ok(self.tally)
+        self.send(keyed).await;
+        self.settle().await;
+        self.stop.take().map_or(Ok(self.tally), |(_, why)| Err(why.into()))
     }
 }
 
-fn owned(id: Identity<'_>) -> Identity<'static> {
-    let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-    match id {
-        Identity::Plain(id) => Identity::Plain(owned(id)),
-        Identity::CloudEvent { source, id } => Identity::CloudEvent { source: owned(source), id: owned(id) },
-    }
-}
-
-impl Key {
-    /// What makes two batches the same: their items, by what they say and not how they are written.
-    fn add(&mut self, place: u32, event: &Result<Event<'_>, Rejection>) {
-        let hasher = &mut self.fingerprint;
-        hasher.update(&place.to_le_bytes());
-        let mut text = |text: &str| {
-            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
-        };
-        match event {
-            Err(rejection) => text(rejection.code),
-            Ok(event) => {
-                text(&event.metric_name);
-                text(event.customer_id.as_deref().unwrap_or_default());
-                match &event.id {
-                    None => text(""),
-                    Some(Identity::Plain(id)) => text(id),
-                    Some(Identity::CloudEvent { source, id }) => {
-                        text(source);
-                        text(id);
-                    }
-                }
-                hasher.update(&event.amount.0.to_le_bytes());
-                hasher.update(&event.event_at.map_or(i64::MIN, |at| at.0).to_le_bytes());
-            }
-        }
-    }
-
-    fn fingerprint(&self) -> u128 {
-        let mut bytes = [0; 16];
-        self.fingerprint.finalize_xof().fill(&mut bytes);
-        u128::from_le_bytes(bytes)
-    }
+/// The place of the first item of a part: those of series that were made for it stand at its end.
+fn first(places: &[u32]) -> u32 {
+    places.iter().copied().min().unwrap_or_default()
 }

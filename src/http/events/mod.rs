@@ -6,10 +6,14 @@
 //! ```
 //! Good items count and bad ones are reported by their place. A part is at least `PART_ITEMS` items; while one is being
 //! synced the next is read, `PARTS_UNDER_WAY` at most, so a batch of any length takes the memory of a few parts. What must be
-//! all or nothing (`atomic`, an `Idempotency-Key`, a chunk of a load) is one part, and shorter. A batch that breaks off (not JSON any more, a
-//! truncated gzip, the client gone) leaves whole items behind: the answer says how many from the first on were taken.
+//! all or nothing (`atomic`, an `Idempotency-Key`, a chunk of a load) is one part, and shorter. A batch that breaks off (not
+//! JSON any more, a truncated gzip, the client gone) leaves whole items behind: the answer says how many from the first on were
+//! taken. A single CloudEvent goes the way of any one update (`single`).
 
 mod intake;
+mod key;
+mod single;
+mod stop;
 mod tally;
 
 use std::future::poll_fn;
@@ -24,12 +28,11 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::error::{ApiError, Title};
 use super::reply::Reply;
-use super::{Call, Rooms, body};
+use super::{Call, Rooms};
 use crate::admission::load_chunk;
-use crate::admission::parse::events::{
-    Batch, Bounds, Broken, BrokenKind, Encoding, Format, ITEM_BYTES_MAX, is_binary, parse_binary,
-};
+use crate::admission::parse::events::{Batch, Bounds, Broken, BrokenKind, Encoding, Format, is_binary};
 use crate::admission::parse::{Fault, names};
+use crate::clock::{Clock, SystemClock};
 use intake::{Gathers, Intake};
 
 /// Bytes of a body as it is sent: a larger one is 413 before it is read.
@@ -44,8 +47,6 @@ const WHOLE_ITEMS_MAX: u32 = 262_144;
 const WHOLE_FACTOR: u64 = 4;
 /// What a body that is recorded as it comes holds of the memory that its business may have.
 const STREAM_BYTES: u64 = 1 << 20;
-/// How long all of a body may take; its next bytes have `Options::body_timeout`.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(600);
 const LOAD_ID: HeaderName = HeaderName::from_static("load-id");
 const LOAD_CHUNK: HeaderName = HeaderName::from_static("load-chunk");
 
@@ -53,8 +54,8 @@ const LOAD_CHUNK: HeaderName = HeaderName::from_static("load-chunk");
 enum Written {
     /// As a body of items.
     Items(Format, Encoding),
-    /// As one CloudEvent in binary mode.
-    Binary,
+    /// As one CloudEvent.
+    Single(single::Mode),
 }
 
 /// How the body may be waited for.
@@ -62,6 +63,8 @@ enum Written {
 pub(super) struct Waits {
     /// For its next bytes.
     pub chunk: Duration,
+    /// For all of it.
+    pub total: Duration,
     /// The length that it declares.
     pub declared: Option<u64>,
 }
@@ -82,6 +85,16 @@ pub(super) async fn record<B: Buf, E>(
         let detail = "a chunk of a load has no Idempotency-Key: Load-Id and Load-Chunk say what it is";
         return Err(ApiError::new(Title::BadRequest, "invalid_combination", detail));
     }
+    let (format, encoding) = match written {
+        Written::Items(format, encoding) => (format, encoding),
+        Written::Single(mode) if chunk.is_none() => {
+            return single::record(rooms, call, mode, key, waits, body).await;
+        }
+        Written::Single(_) => {
+            let detail = "a chunk of a load is a batch: a single CloudEvent is none";
+            return Err(ApiError::new(Title::BadRequest, "invalid_combination", detail));
+        }
+    };
     let gathers = if is_atomic || key.is_some() || chunk.is_some() { Gathers::Whole } else { Gathers::Parts };
     let reserved = match gathers {
         Gathers::Whole => waits.declared.unwrap_or(BODY_BYTES_MAX) * WHOLE_FACTOR,
@@ -89,32 +102,11 @@ pub(super) async fn record<B: Buf, E>(
     };
     let _permit = rooms.admission.reserve(&call.caller().business_id, reserved as usize)?;
     let mut intake = Intake::new(rooms, call, gathers, is_atomic, wants_all, (key, chunk));
-    let reading = async {
-        match written {
-            Written::Items(format, encoding) => {
-                let is_kept = gathers == Gathers::Whole || wants_all;
-                let items_max = if is_kept { WHOLE_ITEMS_MAX } else { ITEMS_MAX };
-                let bounds = Bounds { inflated_bytes_max: INFLATED_BYTES_MAX, items_max };
-                read(&mut intake, Batch::new(format, encoding, bounds), waits.chunk, body).await
-            }
-            Written::Binary => {
-                let bytes = body::read(body, ITEM_BYTES_MAX as u64, waits.chunk).await?;
-                let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-                intake.take_one(parse_binary(headers, &bytes));
-                intake.advance().await
-            }
-        }
-    };
-    let read = tokio::time::timeout(BATCH_TIMEOUT, reading).await.unwrap_or_else(|_| {
-        let detail = format!("the body did not arrive within {} s", BATCH_TIMEOUT.as_secs());
-        Err(ApiError::new(Title::BadRequest, "body_timeout", detail).closing())
-    });
-    let is_single = matches!(written, Written::Binary | Written::Items(Format::CloudEvent, _));
-    let tally = intake.finish(read).await?;
-    if is_single {
-        return tally.single().map_or_else(Err, |()| Ok(Reply::no_content()));
-    }
-    Ok(Reply::json(StatusCode::OK, tally.json()))
+    let is_kept = gathers == Gathers::Whole || wants_all;
+    let items_max = if is_kept { WHOLE_ITEMS_MAX } else { ITEMS_MAX };
+    let bounds = Bounds { inflated_bytes_max: INFLATED_BYTES_MAX, items_max };
+    let read = read(&mut intake, Batch::new(format, encoding, bounds), waits, body).await;
+    Ok(Reply::json(StatusCode::OK, intake.finish(read).await?.json()))
 }
 
 /// The chunk of a load that the request is.
@@ -154,37 +146,45 @@ fn written(headers: &HeaderMap) -> Result<Written, ApiError> {
         _ => None,
     };
     let encoding = encoding.ok_or_else(|| unsupported("the body may be encoded with gzip or zstd, once"))?;
-    if headers.keys().any(|name| is_binary(name.as_str())) {
+    let content_type = match text(CONTENT_TYPE) {
+        (Some(Some(value)), false) => value,
+        (None, _) => "",
+        _ => return Err(unsupported("Content-Type must be given once, as text")),
+    };
+    // What says that it is a CloudEvent is one, though its attributes may be headers, too (HTTP binding, section 3.2).
+    let is_structured = content_type.trim_ascii().to_ascii_lowercase().starts_with("application/cloudevents");
+    if !is_structured && headers.keys().any(|name| is_binary(name.as_str())) {
         return match encoding {
-            Encoding::Identity => Ok(Written::Binary),
+            Encoding::Identity => Ok(Written::Single(single::Mode::Binary)),
             _ => Err(unsupported("the body of a CloudEvent in binary mode must not be encoded")),
         };
     }
-    let format = match text(CONTENT_TYPE) {
-        (Some(Some(value)), false) => Format::of(value),
-        _ => None,
-    };
-    let format = format.ok_or_else(|| {
-        unsupported(
+    match Format::of(content_type) {
+        Some(Format::CloudEvent) => Ok(Written::Single(single::Mode::Structured(encoding))),
+        Some(format) => Ok(Written::Items(format, encoding)),
+        None => Err(unsupported(
             "the body must be application/x-ndjson, application/json, text/csv, application/cloudevents+json or \
              application/cloudevents-batch+json",
-        )
-    })?;
-    Ok(Written::Items(format, encoding))
+        )),
+    }
 }
 
 /// Reads a body to its end, or as far as it goes.
 async fn read<B: Buf, E>(
     intake: &mut Intake<'_>,
     mut batch: Batch,
-    timeout: Duration,
+    waits: Waits,
     mut body: Pin<&mut impl Stream<Item = Result<B, E>>>,
 ) -> Result<(), ApiError> {
     let mut bytes = 0;
+    let since_begin = SystemClock::default();
     loop {
         let next = poll_fn(|context| body.as_mut().poll_next(context));
-        let chunk = tokio::time::timeout(timeout, next).await.map_err(|_| {
-            let detail = format!("the body did not go on within {} s", timeout.as_secs());
+        // Only the client is waited for in time: what has been read is seen through.
+        let left = waits.total.saturating_sub(since_begin.monotonic());
+        let chunk = tokio::time::timeout(waits.chunk.min(left), next).await.map_err(|_| {
+            let (chunk, total) = (waits.chunk.as_secs(), waits.total.as_secs());
+            let detail = format!("the body has {chunk} s for its next bytes and {total} s for all of them");
             ApiError::new(Title::BadRequest, "body_timeout", detail).closing()
         })?;
         let Some(chunk) = chunk else { break };
@@ -197,14 +197,19 @@ async fn read<B: Buf, E>(
         }
         while chunk.has_remaining() {
             let length = chunk.chunk().len();
-            let pushed = intake.take(|mut sink| batch.push(chunk.chunk(), &mut sink));
+            let (mut rest, mut goes_on) = (chunk.chunk(), true);
+            while goes_on {
+                let pushed = intake.take(|mut sink| batch.push_some(&mut rest, &mut sink));
+                if !intake.advance().await {
+                    return Ok(());
+                }
+                goes_on = pushed.map_err(broken)?;
+            }
             chunk.advance(length);
-            intake.advance().await?;
-            pushed.map_err(broken)?;
         }
     }
     let finished = intake.take(|mut sink| batch.finish(&mut sink));
-    intake.advance().await?;
+    intake.advance().await;
     finished.map_err(broken)
 }
 

@@ -54,6 +54,7 @@ impl Tally {
     /// Items from this place on were read, but not taken.
     pub fn stop_at(&mut self, place: u32) {
         self.seen = place;
+        self.explained.retain(|(explained, _)| *explained < place);
     }
 
     /// It is none of ours: nothing was recorded, and nothing will be.
@@ -108,10 +109,14 @@ impl Tally {
         }
     }
 
-    /// 422 if an item is not valid; what limits decide stays per item.
+    /// 422 if an item is not valid; what limits decide stays per item. An item that could not be looked at ends the batch as
+    /// it would end a request.
     pub fn all_or_none(&mut self) -> Result<(), ApiError> {
         if self.rejected == 0 {
             return Ok(());
+        }
+        if let Some((_, why)) = self.explained.iter().find(|(_, why)| why.is_of_the_moment()) {
+            return Err(why.clone());
         }
         let detail = format!("{} of {} items are not valid; nothing was recorded", self.rejected, self.seen);
         let errors = self.errors();
@@ -122,11 +127,6 @@ impl Tally {
     pub fn broken(&mut self, why: ApiError) -> ApiError {
         let errors = self.errors();
         why.behind(self.seen).with_errors(&errors)
-    }
-
-    /// What became of the only item.
-    pub fn single(mut self) -> Result<(), ApiError> {
-        self.explained.pop().map_or(Ok(()), |(_, why)| Err(why))
     }
 
     /// The answer.

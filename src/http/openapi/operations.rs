@@ -195,8 +195,9 @@ pub(super) fn describe(endpoint: Endpoint) -> Operation {
         ])
         .answers(200, "It is recorded; how many items counted, and why others did not.", "EventsRecorded")
         .answers_nothing(204, "The CloudEvent is recorded.")
-        .refuses(&[Unprocessable, PlanLimitExceeded])
-        .idempotent(),
+        .refuses(&[NotFound, Unprocessable, PlanLimitExceeded])
+        .idempotent()
+        .rated(),
         Endpoint::MetricRead => new(METRICS, "readMetric", "Read a series", "Its value as of now.")
             .answers(200, "The reading.", "MetricReading")
             .rated(),

@@ -166,6 +166,35 @@ pub struct Bounds {
     pub items_max: u32,
 }
 
+impl Event<'_> {
+    /// The same without a batch to borrow from.
+    pub fn into_owned(self) -> Event<'static> {
+        Event {
+            metric_name: owned(self.metric_name),
+            customer_id: self.customer_id.map(owned),
+            amount: self.amount,
+            event_at: self.event_at,
+            id: self.id.map(Identity::into_owned),
+        }
+    }
+}
+
+impl Identity<'_> {
+    /// The same without a batch to borrow from.
+    pub fn into_owned(self) -> Identity<'static> {
+        match self {
+            Identity::Plain(id) => Identity::Plain(owned(id)),
+            Identity::CloudEvent { source, id } => {
+                Identity::CloudEvent { source: owned(source), id: owned(id) }
+            }
+        }
+    }
+}
+
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
 impl Format {
     /// The format that a `Content-Type` names; its parameters say nothing more. None is 415.
     pub fn of(content_type: &str) -> Option<Self> {
