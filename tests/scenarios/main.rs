@@ -16,6 +16,7 @@ mod customers;
 mod cuts;
 mod database;
 mod database_faults;
+mod events;
 mod export;
 mod keys;
 mod kills;

@@ -156,6 +156,11 @@ impl Server {
         self.url().expect("a started server has said where it listens")
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.locked().id()
+    }
+
     /// The data directory.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
