@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::super::support::api::{Client, count};
-use super::super::support::server::Server;
+use super::super::support::server::{Launch, Server};
 use super::super::support::{KEY, Random};
 use super::{define, start, written};
 
@@ -66,5 +66,27 @@ fn a_batch_of_a_million_items_takes_little_memory() {
         assert!(most < before + GROWTH_KIB_MAX, "{before} KiB grew to {most}");
         let read = client.get("/api/v1/metrics/calls").body();
         assert_eq!(count(&read, "count"), Some(number * ITEMS), "{read}");
+    }
+}
+
+#[test]
+fn the_largest_batch_with_a_key_is_one_entry_also_of_small_segments() {
+    let mut random = Random::seeded("events, entry");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let launch = Launch::dev(folder.path().join("data")).with(&["--segment-bytes", "1MiB"]);
+    let mut server = launch.start();
+    define(&Client::new(&server.base()));
+    let items = 262_144;
+    let body = "{\"metric_name\":\"calls\"}\n".repeat(items);
+    let headers = ["idempotency-key: k", "content-type: application/x-ndjson"].map(str::to_owned);
+    let headers = [&headers[..], &[format!("authorization: Bearer {KEY}")]].concat();
+    for counted in ["accepted", "duplicates", "duplicates"] {
+        let (status, json) =
+            written::send(&server.base(), &headers, body.as_bytes(), &mut random).expect("an answer");
+        assert_eq!((status, &json[counted]), (200, &items.into()), "{json}");
+        server.kill();
+        server = launch.clone().workers(1 + random.below(4)).start();
+        let read = Client::new(&server.base()).get("/api/v1/metrics/calls").body();
+        assert_eq!(count(&read, "count"), Some(items as u64), "{read}");
     }
 }

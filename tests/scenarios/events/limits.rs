@@ -89,7 +89,7 @@ fn however_batches_race_they_come_to_the_limit_and_not_past_it() {
     let (senders, batches, items) = (8, 10, vec![1; 50]);
     let send = || {
         let own = Client::new(&server.base());
-        (0..batches).map(|_| statuses(&own, &items)).flatten().filter(|status| status == "accepted").count()
+        (0..batches).flat_map(|_| statuses(&own, &items)).filter(|status| status == "accepted").count()
     };
     let accepted: usize = thread::scope(|scope| {
         let senders: Vec<_> = (0..senders).map(|_| scope.spawn(send)).collect();
