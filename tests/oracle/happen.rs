@@ -121,8 +121,10 @@ pub fn arrival(known: &mut [Known], item: usize, update: &PlannedUpdate, now: Mi
     let wanted = moment(known, update.moment, now);
     // With an age of 0 the event time does not matter, so admission does not look at it.
     let is_free = age_max == 0;
-    // What is loaded may be of any age.
-    let oldest = if matches!(update.reply, Reply::OfMany) { i64::MIN } else { now.0 - age_max };
+    // What is loaded may be of any age; but not of a series that was cut: of rows long before a cut, which memory has let go,
+    // `window_end` and `value` are not always the reference's yet.
+    let is_loaded = matches!(update.reply, Reply::OfMany) && known.cuts.is_empty();
+    let oldest = if is_loaded { i64::MIN } else { now.0 - age_max };
     let event_at = if is_free { wanted } else { Micros(wanted.0.clamp(oldest, now.0 + ahead_max)) };
     known.newest_event = known.newest_event.max(Some(if is_free { now } else { event_at }));
     let id = update.id.map(|id| EventId::new(((u128::from(id) + 1) * 0x0101_0101) << 96, known.series));
